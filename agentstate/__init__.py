@@ -1,0 +1,1 @@
+"""agentstate: durable runs for agents. Importing it is light; the SDK loads at first use."""

@@ -1,0 +1,16 @@
+"""The Celery app. A message only says "look at run R"; Postgres is the truth, so nothing here retries or acks late."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentstate.settings")
+
+app = Celery("agentstate")
+app.config_from_object("agentstate.celery_settings")
+app.autodiscover_tasks(["runs", "checkpoints", "memory", "agentstate.affairs", "agentstate.audit", "agentstate.notify"])
+QUEUES = ("drive", "compact", "summarise", "sweep", "deliver")
+app.conf.task_queues = [Queue(name) for name in QUEUES]

@@ -1,0 +1,10 @@
+"""The runs tier: the story of every run, from admission to its end."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class RunsConfig(AppConfig):
+    name = "runs"
+    label = "runs"

@@ -1,0 +1,165 @@
+"""Runs and what is looked up beside them: tags, admission keys, counts."""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from agentstate.core.ids import new_id
+from agentstate.tenants.security import RowSecurity, TenantFK, TenantModel
+from runs.states import RUN_LIVE, RunStatus
+
+
+class Run(TenantModel):
+    """One execution of an agent. Written by admission, the engine under its fence, and people's acts; deleted by retention.
+
+    fillfactor 70 and no index over a column that a turn changes: every turn stays a HOT update.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    agent = models.CharField(max_length=200)
+    version = models.ForeignKey(
+        "runs.AgentVersion", null=True, on_delete=models.PROTECT, db_constraint=False, related_name="+"
+    )
+    mode = models.CharField(max_length=10, default="replay")
+    status = models.CharField(max_length=12, choices=RunStatus.choices, default=RunStatus.QUEUED)
+    waiting_for = models.CharField(max_length=12, default="", blank=True)
+    wake_reason = models.CharField(max_length=20, default="start", blank=True)
+    control = models.CharField(max_length=8, default="", blank=True)  # requested: pause, cancel
+    held = models.BooleanField(default=False)  # queued behind another run of its session
+
+    external_id = models.CharField(max_length=200, null=True)
+    session_key = models.CharField(max_length=200, default="", blank=True)
+    tags = ArrayField(models.CharField(max_length=64), default=list)
+    trace_id = models.CharField(max_length=32)
+    started_by_kind = models.CharField(max_length=10)
+    started_by_id = models.CharField(max_length=64)
+    started_by_name = models.CharField(max_length=200)
+
+    input = models.BinaryField()  # sealed
+    output = models.BinaryField(null=True)  # sealed
+    error = models.BinaryField(null=True)  # sealed {type, message}
+    error_type = models.CharField(max_length=200, default="", blank=True)  # class name, for grouping
+    error_step = models.IntegerField(null=True)
+
+    fence = models.BigIntegerField(default=0)
+    worker = models.ForeignKey("runs.Worker", null=True, on_delete=models.SET_NULL, related_name="+")
+    lease_until = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)  # timer or back-off; not indexed with status changes in turns
+    claims = models.IntegerField(default=0)  # since the last turn that landed: counts poison
+    attempt = models.IntegerField(default=0)
+
+    generation = models.IntegerField(default=0)
+    generation_frame = models.IntegerField(default=0)  # frame that opened the generation
+    generation_seq = models.IntegerField(default=0)  # its steps have a greater seq
+    step_seq = models.IntegerField(default=0)
+    event_seq = models.IntegerField(default=0)
+    entry_seq = models.IntegerField(default=0)
+    frame_n = models.IntegerField(default=0)
+    chain = models.BinaryField(default=bytes)
+
+    tokens_in = models.BigIntegerField(default=0)
+    tokens_out = models.BigIntegerField(default=0)
+    cost = models.FloatField(default=0.0)
+    budget_steps = models.IntegerField(null=True)
+    budget_tokens = models.BigIntegerField(null=True)
+    budget_cost = models.FloatField(null=True)
+    budget_wall_s = models.FloatField(null=True)
+
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    audit_head = models.BinaryField(default=bytes)
+    audit_seq = models.IntegerField(default=0)
+
+    class Meta(TenantModel.Meta):
+        db_table = "runs_run"
+        constraints = [
+            *TenantModel.Meta.constraints,
+            models.CheckConstraint(condition=Q(status__in=RunStatus.values), name="runs_run_status"),
+            models.UniqueConstraint(fields=["tenant_id", "external_id"], name="runs_run_external_id"),
+            # One live run per session; a held one waits its turn.
+            models.UniqueConstraint(
+                fields=["tenant_id", "session_key"],
+                condition=Q(status__in=sorted(RUN_LIVE)) & ~Q(session_key="") & Q(held=False),
+                name="runs_run_session_live",
+            ),
+            TenantFK(name="runs_run_version", field="version_id", to="runs_agentversion"),
+        ]
+        indexes = [
+            # The run list, newest first, and its keyset pages. UUIDv7 is the order of creation.
+            models.Index(fields=["tenant_id", "-id"], name="runs_run_list"),
+            # The run list of one agent.
+            models.Index(fields=["tenant_id", "agent", "-id"], name="runs_run_agent"),
+            # Live counts, Now, the sweep: few rows whatever the age of the tenant.
+            models.Index(
+                fields=["tenant_id", "status", "-id"],
+                condition=~Q(status__in=[RunStatus.SUCCEEDED, RunStatus.CANCELLED]),
+                name="runs_run_live",
+            ),
+            models.Index(fields=["tenant_id", "status", "-id"], name="runs_run_status_list"),
+        ]
+
+    def is_over(self) -> bool:
+        return self.status in (RunStatus.SUCCEEDED, RunStatus.CANCELLED, RunStatus.FAILED)
+
+
+class RunTag(TenantModel):
+    """One tag of one run; written at admission, never changed. Its index serves the list filtered by tag."""
+
+    id = None  # type: ignore[assignment]
+    pk = models.CompositePrimaryKey("tenant_id", "tag", "run_id")
+    tag = models.CharField(max_length=64)
+    run_id = models.UUIDField()
+
+    class Meta:
+        db_table = "runs_tag"
+        constraints = [
+            RowSecurity(name="runs_tag_rls", grants="SELECT, INSERT, DELETE"),
+            TenantFK(name="runs_tag_run", field="run_id", to="runs_run"),
+        ]
+
+
+class AdmissionKey(TenantModel):
+    """An Idempotency-Key seen at admission with the hash of its body; the sweep drops it after a day."""
+
+    id = models.BigAutoField(primary_key=True)
+    key = models.CharField(max_length=200)
+    body_hash = models.BinaryField()
+    run_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    class Meta(TenantModel.Meta):
+        db_table = "runs_admissionkey"
+        constraints = [
+            *TenantModel.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant_id", "key"], name="runs_admissionkey_key"),
+            TenantFK(name="runs_admissionkey_run", field="run_id", to="runs_run"),
+        ]
+
+
+class StatusDelta(TenantModel):
+    """+1 / -1 of a status that is not counted live; folded into StatusCount by the sweep."""
+
+    id = models.BigAutoField(primary_key=True)
+    status = models.CharField(max_length=12)
+    delta = models.SmallIntegerField()
+
+    class Meta(TenantModel.Meta):
+        db_table = "runs_statusdelta"
+
+
+class StatusCount(TenantModel):
+    """Folded number of runs in a terminal status. The truth is count plus the sum of the deltas."""
+
+    id = models.BigAutoField(primary_key=True)
+    status = models.CharField(max_length=12)
+    count = models.BigIntegerField(default=0)
+
+    class Meta(TenantModel.Meta):
+        db_table = "runs_statuscount"
+        constraints = [
+            *TenantModel.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant_id", "status"], name="runs_statuscount_status"),
+        ]
