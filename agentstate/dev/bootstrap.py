@@ -1,0 +1,118 @@
+"""From a bare python3 to the environment that pyproject.toml lists, then the same command again inside it.
+
+This file, and every package above it, parses on Python 3.8, so that an old interpreter can say that it is too old.
+Only the standard library may be imported here.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+VENV = CHECKOUT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "installed"
+EXTRAS = ("server", "embedded", "dev")
+TAIL_LINES = 12
+
+
+def enter_environment():
+    """Return inside an environment that has what we need, or replace this process by one that is.
+
+    Does nothing in somebody's own virtual environment, or with AGENTSTATE_NO_VENV (an image has its own).
+    """
+    if sys.version_info < (3, 11):
+        sys.exit("agentstate needs Python 3.11 or newer; this is %s." % sys.version.split()[0])
+    read_env_file(CHECKOUT / ".env")
+    inside_ours = Path(sys.prefix) == VENV
+    if os.environ.get("AGENTSTATE_NO_VENV") or (sys.prefix != sys.base_prefix and not inside_ours):
+        return
+    wanted = requirements()
+    if not (is_current(wanted) and os.access(str(PYTHON), os.X_OK)):
+        install(wanted)
+    elif inside_ours:
+        return
+    os.execv(str(PYTHON), [str(PYTHON), *sys.argv])  # same pid: arguments, exit code and Ctrl-C are right for free
+
+
+def read_env_file(path):
+    """NAME=value lines into the environment; what is set already wins."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, separator, value = line.strip().partition("=")
+        name = name[len("export ") :].strip() if name.startswith("export ") else name.strip()
+        if separator and not name.startswith("#"):
+            os.environ.setdefault(name, value.strip().strip("\"'"))
+
+
+def requirements():
+    """What pyproject.toml lists. Passed as arguments: nothing of ours is installed, so nothing of ours can be stale."""
+    import tomllib
+
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return sorted(project["dependencies"] + [line for extra in EXTRAS for line in extras[extra]])
+
+
+def digest(wanted):
+    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+
+
+def is_current(wanted):
+    return STAMP.is_file() and STAMP.read_text() == digest(wanted)
+
+
+def install(wanted):
+    """Make .venv and install. The stamp is removed first and written last: an interrupted install is repeated."""
+    import fcntl
+
+    with (CHECKOUT / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_current(wanted) and os.access(str(PYTHON), os.X_OK):
+            return  # somebody else did it while we waited
+        print("agentstate: installing into %s (once, about a minute)" % VENV, file=sys.stderr, flush=True)
+        if STAMP.exists():
+            STAMP.unlink()
+        if not (install_with_uv(wanted) or install_with_pip(wanted)):
+            sys.exit("The installation failed; mend the cause above and run the same command again.")
+        STAMP.write_text(digest(wanted))
+
+
+def install_with_uv(wanted):
+    """Quick where uv is there. uv does not read pip's configuration, so its failure is not the end."""
+    from shutil import which
+
+    uv = which("uv")
+    if not uv:
+        return False
+    make = [] if os.access(str(PYTHON), os.X_OK) else [[uv, "venv", "--clear", "--python", base_python(), str(VENV)]]
+    return all(succeeds(step, quiet=True) for step in [*make, [uv, "pip", "install", "--python", str(PYTHON), *wanted]])
+
+
+def install_with_pip(wanted):
+    if not os.access(str(PYTHON), os.X_OK) or not has_pip():
+        if find_spec("ensurepip") is None:
+            sys.exit("This Python cannot make virtual environments. Install python3-venv (or uv) and run again.")
+        if not succeeds([base_python(), "-m", "venv", "--clear", str(VENV)]):
+            return False
+    return succeeds([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *wanted])
+
+
+def base_python():
+    """The interpreter outside any environment: --clear removes the one inside."""
+    return getattr(sys, "_base_executable", sys.executable)
+
+
+def has_pip():
+    return subprocess.run([str(PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def succeeds(command, quiet=False):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    if done.returncode != 0 and not quiet:
+        print("\n".join(done.stdout.splitlines()[-TAIL_LINES:]), file=sys.stderr)
+    return done.returncode == 0
