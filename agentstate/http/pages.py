@@ -1,0 +1,102 @@
+"""Who may open a page: sign-in, tenant from the address, verb. Absent and not yours give the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django_htmx.middleware import HtmxDetails
+
+from agentstate.core.errors import NotFound
+from agentstate.tenants import members
+from agentstate.tenants.actors import Actor, require
+from agentstate.tenants.models import Tenant
+from agentstate.tenants.scope import tenant_scope
+
+P = ParamSpec("P")
+SEE_OTHER = 303
+
+
+class TenantRequest(HttpRequest):
+    """A request below /t/<tenant>/ after tenant_page let it in."""
+
+    actor: Actor
+    tenant: Tenant
+    htmx: HtmxDetails
+
+
+def tenant_page(
+    verb: str = "runs.read",
+) -> Callable[
+    [Callable[Concatenate[TenantRequest, P], HttpResponse]],
+    Callable[Concatenate[HttpRequest, str, P], HttpResponse],
+]:
+    """Decorates view(request, ...) of /t/<tenant>/...; sets request.actor and request.tenant.
+
+    A GET runs inside the tenant's scope. A POST does not: services open their own durable transaction,
+    and `render_page` opens a scope for what is shown afterwards.
+    """
+
+    def decorate(view: Callable[Concatenate[TenantRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
+        @wraps(view)
+        def guarded(request: HttpRequest, tenant: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return redirect_to_login(request)
+            entered = enter(request, tenant, verb=verb)
+            if request.method in ("GET", "HEAD"):
+                with tenant_scope(entered.tenant.id):
+                    return view(entered, *args, **kwargs)
+            return view(entered, *args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def enter(request: HttpRequest, slug: str, *, verb: str) -> TenantRequest:
+    """Raises: NotFound when the signed-in person is no member; Forbidden when the role does not cover the verb."""
+    entered: TenantRequest = request  # type: ignore[assignment]  # HttpRequest is open; the attributes come now
+    mine = members.tenants_of(request.user)
+    entered.tenant = find(mine, slug)
+    entered.actor = members.membership(request.user, entered.tenant)
+    require(entered.actor, verb)
+    return entered
+
+
+def find(tenants: list[Tenant], slug: str) -> Tenant:
+    for tenant in tenants:
+        if tenant.slug == slug:
+            return tenant
+    raise NotFound("There is no such page, or it belongs to a tenant you are no member of.")
+
+
+def redirect_to_login(request: HttpRequest) -> HttpResponse:
+    wanted = request.get_full_path() if request.method == "GET" else ""
+    target = reverse("login") + (f"?{urlencode({'next': wanted})}" if wanted else "")
+    if getattr(request, "htmx", False):
+        return HttpResponse(status=204, headers={"HX-Redirect": target})
+    return HttpResponseRedirect(target)
+
+
+def see_other(request: HttpRequest, address: str) -> HttpResponse:
+    """After a POST: the browser goes on with a GET; htmx gets the same address to go to."""
+    if getattr(request, "htmx", False):
+        return HttpResponse(status=204, headers={"HX-Redirect": address})
+    return HttpResponseRedirect(address, status=SEE_OTHER)
+
+
+def render_page(
+    request: TenantRequest, template: str, context: dict[str, object], *, partial: str = "", status: int = 200
+) -> HttpResponse:
+    """The whole page, or for htmx the named partial of the same template."""
+    name = f"{template}#{partial}" if partial and getattr(request, "htmx", False) else template
+    with tenant_scope(request.tenant.id):
+        response = render(request, name, context, status=status)
+    patch_vary_headers(response, ("HX-Request",))
+    return response

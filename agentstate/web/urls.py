@@ -1,0 +1,14 @@
+"""Pages that belong to no tier. The pages of runs are in runs.urls."""
+
+from django.urls import path
+
+from agentstate.web.views import login, now, preferences
+
+urlpatterns = [
+    path("", login.choose_tenant, name="home"),
+    path("login/", login.sign_in, name="login"),
+    path("logout/", login.sign_out, name="logout"),
+    path("preferences/", preferences.preferences, name="preferences"),
+    path("t/<slug:tenant>/", now.now, name="now"),
+    path("t/<slug:tenant>/health/", now.health, name="health"),
+]
