@@ -1,0 +1,59 @@
+"""The scope: which tenant's rows this transaction may touch. Outside one, every tenant-owned table raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_SET = "SELECT set_config('agentstate.tenant', %s, true)"
+
+
+@contextmanager
+def tenant_scope(tenant_id: UUID, *, using: str = "default", durable: bool = False) -> Iterator[None]:
+    """A transaction that sees and writes the rows of this tenant, and of no other.
+
+    Costs three round trips: open one per part of a request, not one per query, and none around rendering. `durable`
+    as in transaction.atomic. Nested in the scope of the same tenant it is a savepoint. Raises: RuntimeError inside
+    the scope of another tenant.
+    """
+    connection = connections[using]
+    outer = _scope_of(connection)
+    if outer not in (None, tenant_id):
+        raise RuntimeError("tenant_scope inside the scope of another tenant")
+    # An outer atomic (or a TestCase) would keep our transaction-local setting after the savepoint is released.
+    outlived = connection.in_atomic_block and outer is None
+    with transaction.atomic(using=using, durable=durable):
+        if outer is None:
+            _set(connection, str(tenant_id))
+        connection.tenant_id = tenant_id  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            connection.tenant_id = outer  # type: ignore[attr-defined]
+        if outlived:  # after an exception the rollback to the savepoint has restored it already
+            _set(connection, "")
+
+
+def current_tenant(*, using: str = "default") -> UUID:
+    """The tenant of the open scope. Raises: RuntimeError outside one."""
+    tenant_id = _scope_of(connections[using])
+    if tenant_id is None:
+        raise RuntimeError("no tenant scope: open tenant_scope(tenant_id) around this")
+    return tenant_id
+
+
+def in_scope(*, using: str = "default") -> bool:
+    return _scope_of(connections[using]) is not None
+
+
+def _scope_of(connection: BaseDatabaseWrapper) -> UUID | None:
+    return getattr(connection, "tenant_id", None)
+
+
+def _set(connection: BaseDatabaseWrapper, tenant: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_SET, [tenant])
