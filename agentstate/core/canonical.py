@@ -21,6 +21,7 @@ from agentstate.core.limits import JSON_DEPTH_MAX, JSON_INT_MAX
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _UINT64_MAX = 2**64 - 1
 _INT64_MIN = -(2**63)
+_ORJSON_DEPTH_MAX = 254
 
 
 def dumps(value: object, *, where: str = "") -> bytes:
@@ -34,8 +35,7 @@ def dumps(value: object, *, where: str = "") -> bytes:
     except (TypeError, RecursionError) as error:  # names the trouble, but never the place
         _walk(value, where, 0, _UINT64_MAX)
         raise Invalid(f"This value is not JSON: {error}.", field=where) from error
-    # orjson writes NaN as null without a word, and NUL is legal JSON that Postgres cannot hold.
-    if b"null" in out or b"\\u0000" in out or not _is_shallow(value, out):
+    if b"\\u0000" in out or _hides_nan(value, out) or not _is_shallow(value, out):
         _walk(value, where, 0, _UINT64_MAX)
     return out
 
@@ -69,20 +69,22 @@ def digest(value: object) -> bytes:
     return sha(dumps(value))
 
 
+def _hides_nan(value: object, out: bytes) -> bool:
+    """Maybe. orjson writes NaN as null without a word; reading back is 6 times faster than walking, and None == None."""
+    return b"null" in out and orjson.loads(out) != value
+
+
 def _is_shallow(value: object, out: bytes) -> bool:
+    """orjson has a depth limit of its own: wrapped into the difference, a value over ours reaches it."""
     if out.count(b"[") + out.count(b"{") <= JSON_DEPTH_MAX:
         return True
-    level = [value]
-    for _ in range(JSON_DEPTH_MAX + 1):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)  # type: ignore[attr-defined]
-            if isinstance(child, (dict, list, tuple))
-        ]
-        if not level:
-            return True
-    return False
+    for _ in range(_ORJSON_DEPTH_MAX - JSON_DEPTH_MAX):
+        value = [value]
+    try:
+        orjson.dumps(value, option=_OPTIONS)
+    except TypeError:
+        return False
+    return True
 
 
 def _walk(value: object, where: str, depth: int, int_max: int) -> None:
