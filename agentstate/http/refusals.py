@@ -1,0 +1,95 @@
+"""Error pages: error.html for people, its partial `problem` for htmx; also for what Django itself refuses.
+
+The URLconf names the handlers: handler400 = "agentstate.http.refusals.bad_request", 403 forbidden, 404 not_found, 500
+server_error; settings.CSRF_FAILURE_VIEW = "agentstate.http.refusals.csrf_failure".
+"""
+
+from __future__ import annotations
+
+import structlog
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.template import TemplateDoesNotExist
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+
+from agentstate.core import errors
+from agentstate.http import problems
+
+log = structlog.get_logger(__name__)
+TEMPLATE, FRAGMENT = "error.html", "error.html#problem"
+API = "/api/"
+
+
+class BadRequest(errors.DomainError):
+    """The request could not be read."""
+
+    code = "bad-request"
+    http_status = 400
+
+
+class FormExpired(errors.Forbidden):
+    """This form has expired."""
+
+    code = "form-expired"
+
+
+class ServerError(errors.DomainError):
+    """Something broke on our side."""
+
+    code = "server-error"
+    http_status = 500
+
+
+def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+    """The error in the form this caller reads: problem+json under /api/, a fragment for htmx, else the page."""
+    return problems.response(error, request) if is_api(request) else page(request, error)
+
+
+def page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+    """The error as a page, or as a fragment when htmx asked. Never fails: a broken template gives plain HTML."""
+    shown = problems.shown(error, request)
+    is_fragment = bool(getattr(request, "htmx", False))
+    try:
+        html = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
+    except (TemplateDoesNotExist, DatabaseError, errors.DomainError) as failure:
+        log.warning("error_page.failed", error=type(failure).__name__)
+        html = _plain(shown)
+    rendered = HttpResponse(html, status=error.http_status)
+    rendered["Vary"] = "HX-Request"
+    return problems.with_headers(rendered, error)
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path.startswith(API)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, BadRequest())
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, errors.Forbidden())
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, errors.NotFound())
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return answer(request, ServerError())
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Django's reason is for developers (it goes to the log); people need to reload."""
+    log.info("csrf.refused", reason=reason, path=request.path)
+    way_out = "Reload the page and send the form again; cookies must be allowed for this site."
+    return answer(request, FormExpired(way_out=way_out))
+
+
+def _plain(shown: dict[str, object]) -> str:
+    return format_html(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body><main>'
+        "<h1>{title}</h1><p>{detail}</p><p>{way_out}</p><p>Request {request_id}</p></main></body></html>",
+        **shown,
+    )
