@@ -87,6 +87,11 @@ class Sandbox:
             self._process.communicate()
             self._process = None
 
+    def wait_ended(self, *, s: float) -> int:
+        """The exit code, after somebody else has told it to stop. Raises: subprocess.TimeoutExpired."""
+        assert self._process is not None, "not running"
+        return self._process.wait(s)
+
     def close(self) -> None:
         self.kill()
         self._http.close()

@@ -36,7 +36,7 @@ class Call:
 
 
 def payload_digest(payload: Json) -> str:
-    canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -112,7 +112,7 @@ class Ledger:
             "pid": call.caller_pid,
             **more,
         }
-        _write_all(self._file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        _write_all(self._file, json.dumps(line).encode() + b"\n")
         if sync:
             os.fsync(self._file)
         self._remember(line)

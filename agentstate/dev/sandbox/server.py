@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
+import traceback
 from dataclasses import asdict
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +46,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that went away in mid-answer is what this place is for, not an error to print."""
+        """A caller that hung up in mid-call is what this place is for; anything else is a mistake of ours."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
 
 class Trouble(Exception):
@@ -265,10 +269,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, found)
 
     def _html(self, text: str) -> None:
-        self._send(200, text.encode(), "text/html; charset=utf-8")
+        self._send(200, text.encode(errors="replace"), "text/html; charset=utf-8")
 
     def _json(self, status: int, body: Json, *, headers: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps(body, ensure_ascii=False).encode(), "application/json", headers or {})
+        self._send(status, json.dumps(body).encode(), "application/json", headers or {})
 
     def _send(self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
         lines = {"Content-Type": content_type, "Content-Length": str(len(body)), **SAFETY, **(headers or {})}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from agentstate.dev.sandbox.catalogue import CUSTOMERS, ORDERS, Order
 from agentstate.dev.sandbox.ledger import Call, Json, Ledger, payload_digest
 
+CENTS_MAX = 10**12
 ANALYSIS_WORDS = ("rising", "steady", "contested", "well documented", "thinly documented")
 
 
@@ -31,9 +32,9 @@ def cents(amount: Json) -> int:
     """ "180.50", "180" or 180.5 as 18050. Raises: Denied."""
     try:
         exact = Decimal(str(amount)) * 100
-    except InvalidOperation:
+    except ArithmeticError:
         raise Denied("amount: a number with at most two decimals, such as 180.50.") from None
-    if isinstance(amount, bool) or not exact.is_finite() or exact != exact.to_integral_value() or exact <= 0:
+    if isinstance(amount, bool) or not (exact.is_finite() and 0 < exact <= CENTS_MAX and exact == int(exact)):
         raise Denied("amount: more than 0, with at most two decimals, such as 180.50.")
     return int(exact)
 

@@ -6,7 +6,11 @@ Enough of RFC 5321 for smtplib and Django: EHLO, MAIL, RCPT, DATA, RSET, NOOP, V
 from __future__ import annotations
 
 import socketserver
+import sys
+import traceback
 from email import message_from_bytes, policy
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import EmailMessage
 from typing import cast
 
@@ -30,7 +34,9 @@ class MailServer(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), Session)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that hung up is no news."""
+        """A caller that hung up in mid-call is what this place is for; anything else is a mistake of ours."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
 
 class Session(socketserver.StreamRequestHandler):
@@ -110,8 +116,8 @@ class Session(socketserver.StreamRequestHandler):
 
     def _take(self, raw: bytes) -> None:
         message = message_from_bytes(raw, policy=policy.default)
-        pid = str(message.get("Caller-Pid", ""))
-        key = str(message.get("Message-ID", "")).strip().strip("<>")
+        pid = _header(message, "Caller-Pid")
+        key = _header(message, "Message-ID").removeprefix("<").removesuffix(">")
         payload = _readable(message, sender=self.sender or "", recipients=self.recipients)
         call = Call("mail.send", key, payload, int(pid) if pid.isdecimal() else None)
         call, answer = self.server.desk.take(call, hang_up=self._hang_up)
@@ -131,13 +137,23 @@ class Session(socketserver.StreamRequestHandler):
 def _readable(message: EmailMessage, *, sender: str, recipients: list[str]) -> Json:
     part = message.get_body(("plain", "html"))
     return {
-        "from": str(message.get("From", sender)),
+        "from": _header(message, "From") or sender,
         "to": ", ".join(recipients),
-        "subject": str(message.get("Subject", "")),
-        "date": str(message.get("Date", "")),
-        "in_reply_to": str(message.get("In-Reply-To", "")),
+        "subject": _header(message, "Subject"),
+        "date": _header(message, "Date"),
+        "in_reply_to": _header(message, "In-Reply-To"),
         "text": _text(part) if isinstance(part, EmailMessage) else "",
     }
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    """As sent, words decoded. From the raw line: the structured parser of the standard library trips over odd ones."""
+    raw = next((str(text) for header, text in message.raw_items() if header.lower() == name.lower()), "")
+    folded = " ".join(raw.split()).encode(errors="surrogateescape").decode(errors="replace")
+    try:
+        return str(make_header(decode_header(folded)))
+    except (HeaderParseError, LookupError, ValueError):
+        return folded
 
 
 def _text(part: EmailMessage) -> str:
