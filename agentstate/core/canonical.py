@@ -22,6 +22,7 @@ _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_
 _UINT64_MAX = 2**64 - 1
 _INT64_MIN = -(2**63)
 _ORJSON_DEPTH_MAX = 254
+_COUNTED_BYTES_MAX = 16_384  # above, orjson is faster than counting brackets
 
 
 def dumps(value: object, *, where: str = "") -> bytes:
@@ -35,7 +36,7 @@ def dumps(value: object, *, where: str = "") -> bytes:
     except (TypeError, RecursionError) as error:  # names the trouble, but never the place
         _walk(value, where, 0, _UINT64_MAX)
         raise Invalid(f"This value is not JSON: {error}.", field=where) from error
-    if b"\\u0000" in out or _hides_nan(value, out) or not _is_shallow(value, out):
+    if _holds_nul(out) or _hides_nan(value, out) or not _is_shallow(value, out):
         _walk(value, where, 0, _UINT64_MAX)
     return out
 
@@ -69,6 +70,10 @@ def digest(value: object) -> bytes:
     return sha(dumps(value))
 
 
+def _holds_nul(out: bytes) -> bool:
+    return b"\\" in out and b"\\u0000" in out  # finding one byte is 25 times faster than finding six
+
+
 def _hides_nan(value: object, out: bytes) -> bool:
     """Maybe. orjson writes NaN as null without a word; reading back is 6 times faster than walking, and None == None."""
     return b"null" in out and orjson.loads(out) != value
@@ -76,7 +81,7 @@ def _hides_nan(value: object, out: bytes) -> bool:
 
 def _is_shallow(value: object, out: bytes) -> bool:
     """orjson has a depth limit of its own: wrapped into the difference, a value over ours reaches it."""
-    if out.count(b"[") + out.count(b"{") <= JSON_DEPTH_MAX:
+    if len(out) < _COUNTED_BYTES_MAX and out.count(b"[") + out.count(b"{") <= JSON_DEPTH_MAX:
         return True
     for _ in range(_ORJSON_DEPTH_MAX - JSON_DEPTH_MAX):
         value = [value]
