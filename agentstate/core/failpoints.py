@@ -76,7 +76,9 @@ def _parse_one(text: str) -> tuple[str, _Action]:
     action, _, nth = action.partition("@")
     verb, _, seconds = action.partition(":")
     if verb not in {"kill", "stop", "raise", "exit", "sleep"}:
-        raise ValueError(f"{text!r} is no failpoint: use name=kill, stop, raise, exit or sleep:<seconds>, then maybe @n")
+        raise ValueError(
+            f"{text!r} is no failpoint: use name=kill, stop, raise, exit or sleep:<seconds>, then maybe @n"
+        )
     return name, _Action(verb, int(nth or 0), float(seconds or 0))
 
 

@@ -40,7 +40,9 @@ def master_keys() -> list[bytes]:
     """Current first; behind it, during a rotation, the former ones. Raises: ImproperlyConfigured."""
     keys = [_from_hex(part) for part in str(settings.MASTER_KEY).split(",") if part.strip()]
     if not keys:
-        raise ImproperlyConfigured("AGENTSTATE_MASTER_KEY is not set. Make one with `openssl rand -hex 32`, and keep it.")
+        raise ImproperlyConfigured(
+            "AGENTSTATE_MASTER_KEY is not set. Make one with `openssl rand -hex 32`, and keep it."
+        )
     return keys
 
 
@@ -51,7 +53,9 @@ def unwrap_by_master(wrapped: bytes, *, aad: bytes) -> tuple[bytes, bool]:
             return unwrap(kek, wrapped, aad=aad), position == 0
         except Corrupt:
             continue
-    raise Corrupt("No master key opens this tenant's key. Put the former one behind the new: AGENTSTATE_MASTER_KEY=new,old.")
+    raise Corrupt(
+        "No master key opens this tenant's key. Put the former one behind the new: AGENTSTATE_MASTER_KEY=new,old."
+    )
 
 
 def _from_hex(text: str) -> bytes:
