@@ -35,7 +35,7 @@ def seal(key: bytes, plaintext: bytes, *, aad: bytes, compress: bool = True) -> 
     """compress=False: for what is compressed already. Raises: TooLarge over 64 MiB."""
     if len(plaintext) > SEALED_BYTES_MAX:
         raise TooLarge(f"{len(plaintext)} bytes are more than the {SEALED_BYTES_MAX} that can be sealed at once.")
-    version, inner = _compress(plaintext) if compress else (_PLAIN, plaintext) if compress else (_PLAIN, plaintext)
+    version, inner = _compress(plaintext) if compress else (_PLAIN, plaintext)
     nonce = os.urandom(_NONCE_BYTES)
     return version + nonce + _cipher(key).encrypt(nonce, inner, version + aad)
 

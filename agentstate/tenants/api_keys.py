@@ -19,7 +19,7 @@ from agentstate.tenants.actors import VERBS, Actor, require, tenant_of
 from agentstate.tenants.models import ApiKey, Tenant
 from agentstate.tenants.scope import tenant_scope
 
-_TOKEN_START = "as_"
+_TOKEN_START = "as_"  # noqa: S105 - how every token begins, so that scanners of secrets can find one
 _SECRET_BYTES = 24
 _PREFIX_CHARS = 10
 _RESOLVE = "SELECT id, tenant_id, name, scopes, expires_at, last_used_at, revoked_at FROM agentstate_resolve_key(%s)"

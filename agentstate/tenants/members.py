@@ -122,7 +122,7 @@ def remove(user_id: UUID, *, actor: Actor, reason: str = "") -> Membership:
 
 
 def _lock_tenant(actor: Actor) -> None:
-    Tenant.objects.select_for_update(no_key=True).get(pk=actor.tenant_id)  # else two admins remove each other at once
+    Tenant.objects.select_for_update(no_key=True).get(pk=tenant_of(actor))  # else two admins remove each other at once
 
 
 def _member(user_id: UUID) -> Membership:

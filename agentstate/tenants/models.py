@@ -1,4 +1,4 @@
-"""Who: users, tenants, members, API keys, and each tenant's keys and settings. Services write; see members, api_keys."""
+"""Who: users, tenants, members, API keys, each tenant's keys and settings. Services write: members, api_keys, keyring."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class CurrentTenant(models.Func):
     function = "agentstate_tenant"
     template = "%(function)s()"
     arity = 0
-    output_field: ClassVar[models.Field[Any, Any]] = models.UUIDField()  # type: ignore[assignment,misc]
+    output_field: ClassVar[models.Field[Any, Any]] = models.UUIDField()
 
 
 class SqlConstraint(BaseConstraint):
@@ -52,7 +52,7 @@ class SqlConstraint(BaseConstraint):
     def constraint_sql(self, model: type[models.Model] | None, schema_editor: BaseDatabaseSchemaEditor | None) -> str:
         # After CREATE TABLE, like Django's own conditional unique constraint.
         assert model is not None and schema_editor is not None
-        schema_editor.deferred_sql.extend(self.statements(model, schema_editor.quote_name))  # type: ignore[arg-type]
+        schema_editor.deferred_sql.extend(self.statements(model, schema_editor.quote_name))
         return ""
 
     def create_sql(self, model: type[models.Model] | None, schema_editor: BaseDatabaseSchemaEditor | None) -> str:
@@ -153,7 +153,7 @@ class SweeperReads(SqlConstraint):
 class TenantFK(SqlConstraint):
     """(tenant_id, column) references the parent's (tenant_id, id): a child cannot name a parent of another tenant.
 
-    Stands beside a plain UUID column, or beside models.ForeignKey(..., db_constraint=False). `to` is the parent's table.
+    Stands beside a plain UUID column, or beside models.ForeignKey(..., db_constraint=False); `to` is its table.
     Checks of foreign keys ignore row security, which is why the tenant must be in the key.
     """
 

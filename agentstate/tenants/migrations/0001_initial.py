@@ -1,13 +1,13 @@
 """Users, tenants, and what every other table stands on: the scope's function and the append-only trigger."""
 
-import agentstate.core.ids
-import agentstate.tenants.security
 import django.contrib.postgres.fields
 import django.db.models.deletion
 import django.db.models.functions.text
 from django.conf import settings
 from django.db import migrations, models
 
+import agentstate.core.ids
+import agentstate.tenants.security
 from agentstate.tenants import functions
 
 
