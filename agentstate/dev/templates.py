@@ -76,7 +76,7 @@ def _migrate(cluster: Postgres) -> None:
         "AGENTSTATE_NO_VENV": "1",
         "PYTHONPATH": str(CHECKOUT),
     }
-    command = [sys.executable, "-m", "django", "migrate", "--database", "owner", "--verbosity", "0"]
+    command = [sys.executable, "-m", "django", "migrate", "--verbosity", "0", "--skip-checks"]
     done = subprocess.run(
         command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False,
         preexec_fn=dying_with_parent(signal.SIGKILL),
