@@ -1,4 +1,4 @@
-"""Who: users, tenants, members, API keys, each tenant's keys and settings. Services write: members, api_keys, keyring."""
+"""Who: users, tenants, members, API keys, and the keys and settings of each tenant. Services write, not models."""
 
 from __future__ import annotations
 

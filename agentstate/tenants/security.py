@@ -195,15 +195,23 @@ class AppendOnly(SqlConstraint):
         return [f"DROP TRIGGER append_only ON {quote(model._meta.db_table)}"]
 
 
-class TenantModel(models.Model):
-    """Rows of one tenant, with a UUIDv7. The tenant comes from the scope; nobody passes it.
+class TenantOwned(models.Model):
+    """Rows of one tenant, in a table that chooses its own key. The tenant comes from the scope; nobody passes it."""
 
-    Write `class Meta(TenantModel.Meta)` and `constraints = [*TenantModel.Meta.constraints, ...]`. A table with another
-    key sets `id = None` and names its own RowSecurity.
+    tenant_id = models.UUIDField(db_default=CurrentTenant(), editable=False)
+
+    class Meta:
+        abstract = True
+        constraints = [RowSecurity(name="%(app_label)s_%(class)s_rls")]
+
+
+class TenantModel(TenantOwned):
+    """Rows of one tenant with a UUIDv7.
+
+    Write `class Meta(TenantModel.Meta)` and `constraints = [*TenantModel.Meta.constraints, ...]`.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    tenant_id = models.UUIDField(db_default=CurrentTenant(), editable=False)
 
     class Meta:
         abstract = True
