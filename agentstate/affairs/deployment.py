@@ -112,13 +112,14 @@ def _owner() -> Box:
 
 
 def _migrations() -> Box:
+    from django.core.exceptions import ImproperlyConfigured
     from django.db import DatabaseError, connection
     from django.db.migrations.executor import MigrationExecutor
 
     try:
         executor = MigrationExecutor(connection)
         waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except DatabaseError as error:
+    except (DatabaseError, ImproperlyConfigured) as error:
         return Box("migrations", "bad", str(error).strip().splitlines()[0], "reach the database first")
     if waiting:
         return Box("migrations", "bad", f"{len(waiting)} not applied", "python3 manage.py migrate, as the owner")
