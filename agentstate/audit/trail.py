@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 from django.db import connection, models
-from django.db.models.expressions import RawSQL
+from django.db.models import F, Func, Value
 from django.db.models.sql import UpdateQuery
 
 from agentstate.audit import notes
@@ -23,9 +23,9 @@ from agentstate.tenants.scope import current_tenant
 # An object whose newest entry says one of these may be gone; one that is gone without was removed behind our back.
 FAREWELLS = frozenset({"deleted", "removed", "erased", "pruned"})
 DETAIL_BYTES_MAX = 4096
-CALL = "agentstate_audit(%s, %s, %s, %s, audit_head, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)"
 
-AnyModel = TypeVar("AnyModel", bound=models.Model)  # with the columns audit_head and audit_seq, see tenants.models.Audited
+# Models with the columns audit_head and audit_seq, see tenants.models.Audited.
+AnyModel = TypeVar("AnyModel", bound=models.Model)
 
 
 def transition(
@@ -47,7 +47,7 @@ def transition(
     Raises: Conflict with `status` when somebody was first, NotFound, LockTimeout.
     Locks: the row. Two round trips, three with a reason.
     """
-    expected = str(getattr(obj, "status"))
+    expected = str(obj.status)  # type: ignore[attr-defined]
     found = _lock(obj, "status")
     if found["status"] != expected:
         raise Conflict(
@@ -109,38 +109,41 @@ def _entry(
     actor: Actor,
     reason: str,
     detail: Mapping[str, Any] | None,
-) -> list[Any]:
-    """The arguments of CALL: the head is not among them, it is the column of the row the UPDATE holds."""
-    body = orjson.dumps(dict(detail or {}), default=str).decode()
+) -> Func:
+    """The call that inserts the entry and gives the new head; the head before is the column of the locked row."""
+    body = orjson.dumps(dict(detail or {}), default=str)
     assert len(body) <= DETAIL_BYTES_MAX, "detail holds ids, counts and HMACs; text belongs into the reason"
     tenant_id = current_tenant()
     note_id = notes.write(reason, tenant_id=tenant_id) if reason else None
-    return [
-        *(tenant_id, object_type(type(obj)), obj.pk, seq, action, *moved),
-        *(actor.kind, actor.id, body, note_id, actor.name),
-    ]
+    before = [Value(value) for value in (tenant_id, object_type(type(obj)), obj.pk, seq)]
+    after = [Value(value) for value in (action, *moved, actor.kind, actor.id)]
+    detail_now = Value(orjson.loads(body), output_field=models.JSONField())
+    last = [Value(note_id), Value(actor.name)]
+    return Func(
+        *(*before, F("audit_head"), *after, detail_now, *last),
+        function="agentstate_audit",
+        output_field=models.BinaryField(),
+    )
 
 
-def _write(
-    obj: models.Model, values: Mapping[str, Any], where: Mapping[str, Any], *, seq: int, entry: list[Any]
-) -> bool:
+def _write(obj: models.Model, values: Mapping[str, Any], where: Mapping[str, Any], *, seq: int, entry: Func) -> bool:
     """One UPDATE that also inserts the entry; False when the conditions do not hold.
 
     The row is locked before this statement, so its snapshot holds the newest version and agentstate_audit() runs
     exactly once: without the lock a concurrent update would make Postgres evaluate the assignment twice.
     """
-    head = RawSQL(CALL, entry, output_field=models.BinaryField())  # type: ignore[no-untyped-call]
-    values = {**values, "audit_seq": seq, "audit_head": head}
-    query = type(obj)._default_manager.filter(pk=obj.pk, **where).order_by().query.chain(UpdateQuery)
+    values = {**values, "audit_seq": seq, "audit_head": entry}
+    found = type(obj)._default_manager.filter(pk=obj.pk, **where).order_by()
+    query: UpdateQuery = found.query.chain(UpdateQuery)  # type: ignore[assignment]
     query.add_update_values(values)
     statement, args = query.get_compiler("default").as_sql()
-    fields = [obj._meta.get_field(name) for name in values]
-    returning = ", ".join(connection.ops.quote_name(field.column) for field in fields)  # type: ignore[union-attr]
+    fields: list[Any] = [obj._meta.get_field(name) for name in values]
+    returning = ", ".join(connection.ops.quote_name(field.column) for field in fields)
     with locks.translated(), connection.cursor() as cursor:
         cursor.execute(f"{statement} RETURNING {returning}", args)
         written = cursor.fetchone()
     for field, value in zip(fields, written or (), strict=False):
-        setattr(obj, field.attname, _as_python(field, value))  # type: ignore[union-attr]
+        setattr(obj, field.attname, _as_python(field, value))
     return written is not None
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import Any
 
 import psycopg
 from django.db import connection
 
 Row = tuple[Any, ...]
+_streams = count()  # names of server-side cursors: several may be open in one transaction
 _seen: ContextVar[list[str] | None] = ContextVar("agentstate_sql_seen", default=None)
 
 
@@ -41,7 +43,8 @@ def stream(statement: str, args: Sequence[Any] = (), *, batch_rows: int = 2000) 
     """Rows one after the other in bounded memory, by a server-side cursor. Asserts that it is inside a transaction."""
     assert connection.in_atomic_block, "a server-side cursor lives in a transaction"
     connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.ServerCursor(connection.connection, "agentstate_stream") as cursor:
+    name = f"agentstate_stream_{next(_streams)}"
+    with connection.wrap_database_errors, psycopg.ServerCursor(connection.connection, name) as cursor:
         cursor.itersize = batch_rows
         cursor.execute(statement.encode(), args)
         yield from cursor

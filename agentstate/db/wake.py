@@ -35,7 +35,7 @@ def wake(tenant_id: UUID, run_id: UUID) -> None:
 
 
 def live(tenant_id: UUID, run_id: UUID) -> None:
-    """When this transaction commits, tell open pages that the run has something new. The page reads it from Postgres."""
+    """When this transaction commits, tell open pages that the run has something new; they read it from Postgres."""
     channel = f"as:{tenant_id}:live:{run_id}"
     transaction.on_commit(lambda: publish(channel, str(run_id)), robust=True)
 

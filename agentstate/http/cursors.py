@@ -17,8 +17,12 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.db.models import Model, QuerySet, Value
-from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
+from django.db.models import Model, QuerySet
+from django.db.models.fields.tuple_lookups import (  # type: ignore[import-untyped]
+    Tuple,
+    TupleGreaterThan,
+    TupleLessThan,
+)
 
 from agentstate.core.errors import Invalid
 from agentstate.core.limits import PAGE_ROWS

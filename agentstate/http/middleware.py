@@ -66,7 +66,7 @@ class Around:
 
 
 class RequestId(Around):
-    """Takes the caller's X-Request-ID when it is harmless, else makes one; it is in the answer and in every log line."""
+    """Takes the caller's X-Request-ID when it is harmless, else makes one; it is in the answer and each log line."""
 
     def before(self, request: HttpRequest) -> None:
         sent = request.headers.get("X-Request-ID", "")

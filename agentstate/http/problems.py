@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import orjson
 from django.conf import settings
@@ -95,4 +94,4 @@ def trace_id(request: HttpRequest) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    return value.hex() if isinstance(value, (bytes, UUID)) else str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -51,7 +51,7 @@ def page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     shown = problems.shown(error, request)
     is_fragment = bool(getattr(request, "htmx", False))
     try:
-        html = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
+        html: str = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
     except (TemplateDoesNotExist, DatabaseError, errors.DomainError) as failure:
         log.warning("error_page.failed", error=type(failure).__name__)
         html = _plain(shown)

@@ -11,7 +11,8 @@ from agentstate.tenants import functions
 AUDIT = """
 CREATE FUNCTION agentstate_audit(
   p_tenant uuid, p_object_type text, p_object_id uuid, p_seq integer, p_head bytea, p_action text,
-  p_from text, p_to text, p_actor_kind text, p_actor_id text, p_detail jsonb, p_note_id uuid, p_actor_name text DEFAULT ''
+  p_from text, p_to text, p_actor_kind text, p_actor_id text, p_detail jsonb, p_note_id uuid,
+  p_actor_name text DEFAULT ''
 ) RETURNS bytea LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   v_at timestamptz := clock_timestamp();

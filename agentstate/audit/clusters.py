@@ -1,0 +1,34 @@
+"""Which Postgres cluster counts our transactions. After a restore into another one its numbers start lower."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from agentstate.db import locks, sql
+
+LOCK_WAIT_S = 2.0
+IS_KNOWN = """
+SELECT c.epoch FROM audit_cluster c, pg_control_system() s WHERE c.system_id = s.system_identifier
+"""
+ENTER = """
+INSERT INTO audit_cluster (id, epoch, system_id, since)
+SELECT 1, 1, s.system_identifier, statement_timestamp() FROM pg_control_system() s
+ON CONFLICT (id) DO UPDATE SET epoch = audit_cluster.epoch + 1, system_id = excluded.system_id, since = excluded.since
+WHERE audit_cluster.system_id <> excluded.system_id
+"""
+
+
+def observe() -> int:
+    """The epoch of this cluster; a cluster seen for the first time opens the next one.
+
+    Raises: LockTimeout while a transaction that wrote under the former epoch is open. Locks: the table, so that
+    whoever read the former epoch has ended and whoever comes later reads the new one. Idempotent.
+    """
+    with transaction.atomic():
+        known = sql.row(IS_KNOWN)
+        if known:
+            return int(known[0])
+        with locks.lock_timeout(LOCK_WAIT_S):
+            sql.execute("LOCK TABLE audit_cluster IN ACCESS EXCLUSIVE MODE")
+        sql.execute(ENTER)
+        return int((sql.row(IS_KNOWN) or (1,))[0])

@@ -1,0 +1,57 @@
+"""The raw cursor: inside the transaction, bound on the server, streaming in bounded memory."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connection, transaction
+
+from agentstate.db import sql
+from agentstate.tenants.models import Tenant
+
+pytestmark = pytest.mark.django_db
+
+
+def test_rows_take_part_in_the_transaction() -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        sql.execute(
+            "INSERT INTO tenants_tenant (id, slug, name, colour, production, created, audit_head, audit_seq)"
+            " VALUES (gen_random_uuid(), 'x', 'X', '', false, now(), '', 0)"
+        )
+        assert Tenant.objects.filter(slug="x").exists()
+        raise ZeroDivisionError
+    assert sql.rows("SELECT slug FROM tenants_tenant WHERE slug = %s", ["x"]) == []
+
+
+def test_row_gives_the_first_row_or_none() -> None:
+    assert sql.row("SELECT %s::int + 1, %s::text", [1, "a"]) == (2, "a")
+    assert sql.row("SELECT 1 WHERE false") is None
+
+
+def test_errors_are_djangos(tenant: Tenant) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        sql.execute("UPDATE tenants_tenant SET name = NULL WHERE id = %s", [tenant.id])
+    with pytest.raises(DatabaseError), transaction.atomic():
+        sql.rows("SELECT nonsense")
+
+
+def test_a_table_of_tenants_raises_outside_a_scope() -> None:
+    with pytest.raises(DatabaseError, match="no tenant scope"), transaction.atomic():
+        sql.rows("SELECT 1 FROM tenants_apikey")
+
+
+def test_stream_reads_more_than_a_batch_and_several_at_once() -> None:
+    numbers = sql.stream("SELECT generate_series(1, %s::int)", [5000], batch_rows=100)
+    again = sql.stream("SELECT generate_series(1, 5000)", batch_rows=1000)
+    assert [pair for pair in zip(numbers, again, strict=True) if pair[0] != pair[1]] == []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_cursors WHERE name LIKE 'agentstate_stream%%'", [])
+        assert cursor.fetchone()[0] == 0
+
+
+def test_watched_counts_one_entry_a_round_trip() -> None:
+    sql.row("SELECT 0")
+    with sql.watched() as statements:
+        sql.row("SELECT 1")
+        sql.rows("SELECT 2")
+    sql.row("SELECT 3")
+    assert statements == ["SELECT 1", "SELECT 2"]
