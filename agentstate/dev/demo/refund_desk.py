@@ -1,0 +1,136 @@
+"""`refund-desk`: reads a customer's message, looks things up, proposes a refund to a person, pays it, writes it down.
+
+What is decided is decided here, in plain code; the models only read and write text. So a message that talks a model
+into something can at most become a question to a person about the sender's own order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
+from typing import Any, Literal
+
+import agentstate as st
+from agentstate.dev.demo import models, tools
+from agentstate.dev.demo.shapes import Letter, Reading
+from agentstate.dev.sandbox.mailbox import MESSAGES
+
+Json = Any  # what json.loads gives
+
+HIGH_RISK_FROM = Decimal(100)
+MESSAGE_CHOICES = [
+    {"const": message.message_id, "title": f"{message.name}: {message.subject}"} for message in MESSAGES.values()
+]
+INPUT = {
+    "type": "object",
+    "title": "Answer a customer's message",
+    "properties": {
+        "message_id": {
+            "type": "string",
+            "title": "Message",
+            "description": "Which message of the shop's mailbox to work on.",
+            "oneOf": MESSAGE_CHOICES,
+            "default": "msg-01",
+        }
+    },
+    "required": ["message_id"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the shop's policy says; `reason` is for the customer and for who approves."""
+
+    kind: Literal["refund", "decline", "answer"]
+    amount: str = ""
+    reason: str = ""
+
+
+@st.agent("refund-desk", version="1", input_schema=INPUT)
+def refund_desk(message_id: str) -> dict[str, Any]:
+    """Answers a customer's message; a refund is paid only after a person has approved it."""
+    message = tools.read_message(message_id)
+    reading = models.read_message(message["subject"], message["body"])
+    st.note(f"{message['name']} <{message['sender']}>: {reading.summary}", kind="reasoning")
+    if reading.kind in ("spam", "injection"):
+        return _set_aside(reading)
+    order, customer = st.gather(
+        partial(tools.read_order, reading.order or "none"), partial(tools.read_customer, message["sender"])
+    )
+    decision = decide(reading, order=order, customer=customer)
+    st.note(f"Policy: {decision.kind}. {decision.reason}", kind="reasoning", important=True)
+    if decision.kind == "refund":
+        outcome = _refund(decision, reading=reading, order=order, customer=customer)
+    else:
+        outcome = {"outcome": "declined" if decision.kind == "decline" else "answered", "reason": decision.reason}
+    return _answer(outcome, message=message, reading=reading)
+
+
+def decide(reading: Reading, *, order: Json | None, customer: Json | None) -> Decision:
+    """The shop's policy. Pure: the same facts give the same decision in every replay."""
+    if reading.kind != "refund":
+        return Decision("answer", reason="You will hear from us within two days.")
+    if customer is None or order is None or order["customer_id"] != customer["customer_id"]:
+        return Decision("answer", reason="We could not find this order under your address; please send us its number.")
+    balance = Decimal(order["balance"])
+    if balance <= 0:
+        return Decision("decline", reason="It has been refunded in full already.")
+    if order["status"] == "shipped":
+        return Decision("answer", reason="The parcel is still on its way.")
+    return _proposal(Decimal(reading.amount or order["balance"]), balance=balance, order=order)
+
+
+def _proposal(asked: Decimal, *, balance: Decimal, order: Json) -> Decision:
+    amount = min(asked, balance)
+    reason = (
+        f"Order {order['order_id']} ({order['status']}): {order['total']} paid, {order['refunded']} refunded before."
+    )
+    if asked > balance:
+        reason += f" The customer asks for {asked:.2f}, which is more than is left."
+    return Decision("refund", amount=f"{amount:.2f}", reason=reason)
+
+
+def _refund(decision: Decision, *, reading: Reading, order: Json, customer: Json) -> Json:
+    """Propose it, and pay what a person approved, which may be another amount."""
+    evidence = (tools.read_message, tools.read_order, tools.read_customer)
+    proposal = _risky(decision.amount).because(f"{reading.summary} {decision.reason}", evidence=evidence)
+    try:
+        refund = proposal(order["order_id"], decision.amount, order["currency"], reading.summary)
+    except st.Rejected as no:
+        return {"outcome": "declined", "reason": no.reason}
+    except st.NotApproved:  # nobody decided, and that is not a no
+        return {"outcome": "answered", "reason": "A colleague is looking at your order."}
+    except st.Answered as answer:
+        return {"outcome": "answered", "reason": answer.message}
+    except st.Refused as no:
+        st.note(f"The shop refused the refund: {no}", kind="result", important=True)
+        return {"outcome": "answered", "reason": "A colleague is looking at your order."}
+    tools.write_crm_note(customer["customer_id"], f"Refunded {refund['amount']} EUR for order {order['order_id']}.")
+    return {"outcome": "refunded", "amount": refund["amount"], "refund_id": refund["refund_id"]}
+
+
+def _risky(amount: str) -> Any:
+    """The tool as it is put to the person: a large sum asks for more care than a small one."""
+    assert tools.create_refund.tool is not None
+    spec = replace(tools.create_refund.tool, risk="high" if Decimal(amount) >= HIGH_RISK_FROM else "low")
+    return replace(tools.create_refund, tool=spec)
+
+
+def _answer(outcome: Json, *, message: Json, reading: Reading) -> Json:
+    facts = {
+        "name": message["name"],
+        "subject": message["subject"],
+        "language": reading.language,
+        "order": reading.order,
+        **outcome,
+    }
+    letter: Letter = models.write_letter(facts)
+    mail = tools.send_mail(message["sender"], letter.subject, letter.text)
+    return {**outcome, "order": reading.order, "mail": mail["message_id"]}
+
+
+def _set_aside(reading: Reading) -> Json:
+    st.note("Nobody is answered and nothing is changed.", kind="result", important=True)
+    return {"outcome": "set aside", "reason": reading.summary}
