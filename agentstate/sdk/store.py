@@ -236,7 +236,9 @@ class StepRecord:
     output: type_json = None
     failure: Failure | None = None
     attempt: int = 1
-    retry: int = 0
+    retry: int = 0  # how many attempts before this one ended as failed
+    decision: str = ""  # rejected | expired | withdrawn | responded
+    message: str = ""  # the person's reason, or the reply given instead of the call
 
 
 @dataclass(frozen=True, slots=True)

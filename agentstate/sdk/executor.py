@@ -1,0 +1,288 @@
+"""Drives one claimed run: calls the agent's main, records its steps, obeys the service, gives the run back.
+
+Invariant: nothing is called unless the service said so under this claim's fence, and only while the lease is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agentstate.core.canonical import digest
+from agentstate.core.errors import DomainError
+from agentstate.sdk import context, driving, values
+from agentstate.sdk.agents import Agent, Done
+from agentstate.sdk.concurrency import run_to_end
+from agentstate.sdk.deferred import Deferred
+from agentstate.sdk.flights import Flight, Flights
+from agentstate.sdk.heartbeat import DEFERRED_S, Heartbeat
+from agentstate.sdk.identity import Scope
+from agentstate.sdk.lease import Trust
+from agentstate.sdk.notes import Notebook
+from agentstate.sdk.pacing import IN_PROCESS_S
+from agentstate.sdk.procedure import proceed
+from agentstate.sdk.recording import Book
+from agentstate.sdk.signals import ContinueFrom, Diverged, Ended, LeaseLost, RunInterrupted, Waiting, failure_of
+from agentstate.sdk.state import Committed, View
+from agentstate.sdk.steps import Call, Step
+from agentstate.sdk.store import Claim, Continue, End, Park, RunStore, StepFinish, StepRecord, StepStart
+from agentstate.sdk.turns import Turns
+
+STUCK_EXIT_CODE = 70
+_NULL_SHA = digest(None).hex()
+
+
+def end_process() -> None:
+    """A synchronous call cannot be cancelled, so the worker's child ends, with the call inside it."""
+    os._exit(STUCK_EXIT_CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What became of the run in this process. `then` None: the lease was lost."""
+
+    then: Park | End | None
+    status: str  # of the run, as the service said
+    why_lost: str = ""
+
+
+class Executor:
+    """`asked_at`: monotonic time from before the claim was asked for. `suspend_always`: give the run back after every
+    new step, a test's way to find what is not recorded.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        claim: Claim,
+        agent: Agent,
+        *,
+        asked_at: float | None = None,
+        on_stuck: Callable[[], None] = end_process,
+        suspend_always: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.claim, self.agent = claim, agent
+        self.monotonic = monotonic
+        self.in_process_s = 0.0 if suspend_always else IN_PROCESS_S
+        self.trust = Trust(claim.lease_s, asked_at=monotonic() if asked_at is None else asked_at, monotonic=monotonic)
+        self.flights = Flights()
+        self.book = Book(claim.history, run_id=claim.run_id)
+        self.committed, self._base = self._state_of(claim.base_state, newest=claim.state)
+        self.deferred = Deferred(self.committed, monotonic=monotonic)
+        self.turns = Turns(store, claim, trust=self.trust, deferred=self.deferred, monotonic=monotonic)
+        self.heartbeat = Heartbeat(
+            store,
+            claim,
+            trust=self.trust,
+            turns=self.turns,
+            deferred=self.deferred,
+            flights=self.flights,
+            on_overdue=self._abandon,
+            on_tick=self._leave_when_stuck,
+            monotonic=monotonic,
+        )
+        self._notebook = Notebook(claim)
+        self._scope = Scope()
+        self._on_stuck, self._suspend_always = on_stuck, suspend_always
+        self._halted: RunInterrupted | None = None
+        self._driven: Driven | None = None
+        self._is_stuck = self._is_shutting_down = False
+        self._executed = 0
+
+    # What a worker does with it
+
+    def run(self) -> Driven:
+        """Until the run ends, waits, or is lost. What ends the process passes through, and nothing is written then."""
+        self.heartbeat.start()
+        try:
+            while True:
+                then = self._generation()
+                if not isinstance(then, Continue):
+                    return self._close(then)
+                self.turns.close(then)
+                self._open_next(then.state)
+        except (LeaseLost, DomainError) as error:
+            return self._driven or Driven(None, "lost", str(error))
+        finally:
+            self.heartbeat.stop()
+
+    def shut_down(self) -> None:
+        """Give the run back at the next step boundary. Callable from a signal handler."""
+        self._is_shutting_down = True
+
+    # What steps, reads and notes do with it
+
+    def reserve(self, frame: context.Frame, name: str, *, key: str = "") -> str:
+        """The name of the next step, in the order of calling."""
+        try:
+            self.book.check_count()
+        except Ended as interrupt:
+            self.halt(interrupt)
+            raise
+        identity = frame.scope.reserve(name, key=key)
+        self.book.ask(identity)
+        return identity
+
+    def perform(self, call: Call, *, in_loop: bool | None = None, due_s: float | None = None) -> Any:
+        """The step's value; a coroutine for it when the step is async."""
+        steps = proceed(self, call, due_s=due_s)
+        if call.step.is_async if in_loop is None else in_loop:
+            return driving.drive_async(self, steps, call)
+        return driving.drive(self, steps, call)
+
+    def read(self, frame: context.Frame, name: str, make: Callable[[], Any]) -> Any:
+        """A value from outside, recorded with the next turn."""
+        identity = self.reserve(frame, name)
+        record = self.book.find(identity)
+        self.book.check_payload(identity, _NULL_SHA)
+        if record is not None:
+            return record.output
+        self.check_boundary(frame.scope)
+        self.book.check_expected(identity, scope=frame.scope.path, shared=frame.scope.shared)
+        value = make()
+        finish = StepFinish(0, "done", output=value)
+        self.deferred.add_read(StepStart(identity, name, "value", parent=frame.scope.parent, attempt=1, result=finish))
+        self.heartbeat.look_by(self.monotonic() + DEFERRED_S)
+        return value
+
+    def note(self, frame: context.Frame, text: str, *, kind: Any, important: bool) -> None:
+        """Once, though main runs again."""
+        is_repeated = frame.call is None and self.book.has_unasked(frame.scope.path)
+        entry = None if is_repeated else self._notebook.entry(text, kind=kind, important=important, step_seq=frame.seq)
+        if entry is not None:
+            self.deferred.add_entry(entry)
+            self.heartbeat.show_soon()
+
+    def seqs_of(self, evidence: Iterable[Any]) -> tuple[int, ...]:
+        """Steps (their latest call is meant) or seq numbers. Raises: ValueError for a step that was not called yet."""
+        return tuple(self.book.seq_of(item.name) if isinstance(item, Step) else int(item) for item in evidence)
+
+    def leave(self, scope: Scope, *, is_whole: bool = True) -> None:
+        """Code has ended: what it swallowed is raised again, what it left out is found."""
+        interrupt = self._halted or scope.halted
+        if interrupt is not None:
+            raise interrupt
+        if is_whole:
+            self.book.check_complete(scope.path)
+
+    def check_boundary(self, scope: Scope) -> None:
+        """Before anything new is begun. Raises: RunInterrupted, again and again if the agent swallows it."""
+        interrupt = self._halted or scope.halted
+        if interrupt is not None:
+            raise interrupt
+        if self._is_stuck:
+            raise LeaseLost("a call took too long; this process gives the run back")
+        self.trust.check()
+        self.obey()
+        if self._suspend_always and self._executed:
+            raise Waiting(Park("shutdown", due_s=0.0))
+
+    def obey(self) -> None:
+        """What a person or the worker asked for meanwhile. Raises: Ended, Waiting."""
+        control = self.turns.control
+        if control == "cancel":
+            raise Ended(End("cancelled"))
+        if control is not None:
+            raise Waiting(Park(control))
+        if self._is_shutting_down:
+            raise Waiting(Park("shutdown", due_s=0.0))
+
+    def is_second_chance(self, record: StepRecord) -> bool:
+        """A person resumed a failed run: the step it failed by, the last recorded one, may be tried once more."""
+        return self.claim.reason == "resume" and record.seq == self.book.last_seq
+
+    def halt(self, interrupt: RunInterrupted) -> None:
+        """Raise this at every further boundary, whatever the agent's code does with it."""
+        self._halted = self._halted or interrupt
+
+    def count_executed(self) -> None:
+        self._executed += 1
+
+    # One generation
+
+    def _generation(self) -> Park | End | Continue:
+        try:
+            result = contextvars.copy_context().run(self._call_main)
+            self.leave(self._scope)
+            return self._ending_of(result)
+        except (RunInterrupted, asyncio.CancelledError, Exception) as error:
+            return self._ending_by(error)
+
+    def _call_main(self) -> Any:
+        context.enter(context.Frame(self, self._scope, View(self.committed, writable=False)))
+        self._scope.adopt()
+        if self.agent.mode == "replay":
+            result = self.agent.start(self.claim.input)
+        else:  # the first turn of a snapshot agent starts from the run's input
+            result = self.agent.turn(self.claim.input if self._base is None else self._base)
+        return run_to_end(self._adopted(result)) if inspect.iscoroutine(result) else result
+
+    async def _adopted(self, main: Any) -> Any:
+        self._scope.adopt()
+        return await main
+
+    def _ending_of(self, result: Any) -> End | Continue:
+        if self.agent.mode == "snapshot" and not isinstance(result, Done):
+            state = values.settled(result, where="/state")
+            self.agent.hydrated_state(state)  # a state that its own model refuses must not become the truth
+            return Continue(state)
+        output = result.result if isinstance(result, Done) else result
+        return End("succeeded", output=values.settled(output, where="/output"))
+
+    def _ending_by(self, error: BaseException) -> Park | End | Continue:
+        interrupt = self._halted or self._scope.halted or error
+        if isinstance(interrupt, ContinueFrom):
+            return Continue(interrupt.state)
+        if isinstance(interrupt, Waiting):
+            return interrupt.park
+        if isinstance(interrupt, Ended):
+            return interrupt.end
+        if isinstance(interrupt, Diverged):
+            return Park("code", detail=str(interrupt))
+        if isinstance(interrupt, RunInterrupted):
+            raise interrupt
+        return End("failed", failure=failure_of(interrupt))
+
+    def _open_next(self, state: Any) -> None:
+        self.book = Book((), run_id=self.claim.run_id)
+        self.committed, self._base = self._state_of(state, newest=state)
+        self.deferred.rebase(self.committed)
+        self._scope = Scope()
+
+    def _state_of(self, base: Any, *, newest: Any) -> tuple[Committed, Any]:
+        if self.agent.mode == "snapshot":
+            return Committed(None, base=None), base
+        return Committed(newest, base=base), base
+
+    def _close(self, then: Park | End) -> Driven:
+        if self._driven is None:
+            reply = self.turns.close(then)
+            self._driven = Driven(then, reply.status)
+        return self._driven
+
+    # The watchdog's part, in the heartbeat thread
+
+    def _abandon(self, flight: Flight) -> None:
+        """Record what is known about a call that took too long; then this process must end."""
+        self._is_stuck = True
+        self.deferred.add_finish(flight.on_timeout)
+        try:
+            self.turns.flush()
+        except (RunInterrupted, DomainError):
+            pass  # fenced: somebody else has the run, and judges the call by its class
+
+    def _leave_when_stuck(self) -> None:
+        if not self._is_stuck or self.flights.leaves():
+            return
+        try:
+            self._close(Park("retry", due_s=0.0, detail="a call took too long"))
+        except (RunInterrupted, DomainError):
+            pass
+        self._on_stuck()

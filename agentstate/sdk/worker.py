@@ -1,0 +1,233 @@
+"""`st.worker`: a supervisor process that forks children; each child drives one run at a time.
+
+A child claims by long poll. SIGTERM or SIGINT: no new claims, each child gives its run back at the next step boundary;
+a second signal ends at once. A child that ended by itself (a stuck call, a crash in foreign code) is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agentstate.core.errors import DomainError, Fenced
+from agentstate.sdk.agents import Agent
+from agentstate.sdk.client import default_store
+from agentstate.sdk.executor import Driven, Executor
+from agentstate.sdk.lease import RENEWALS_PER_LEASE
+from agentstate.sdk.store import AgentSpec, Claim, RunStore, WorkerInfo
+
+POLL_S = 5.0  # also the longest time an idle child takes to notice a stop
+AWAY_S_MAX = 15.0
+RESTART_S = 0.5
+_RESTART_S_MAX = 30.0
+_LIVED_S = 10.0  # a child that lived so long restarts at once
+
+
+def worker(*agents: Agent, store: RunStore | None = None, concurrency: int = 1, name: str = "") -> None:
+    """Execute runs of these agents until told to stop. Call it from the main thread, before threads are started."""
+    if not agents:
+        raise ValueError("Name the agents this worker hosts: st.worker(main).")
+    hosted = Hosted.of(agents)
+    for spec in hosted.specs.values():
+        _registered(store or default_store(), spec)
+    Supervisor(hosted, store=store, count=concurrency, name=name).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """Agents by name, with what the service is told about them."""
+
+    agents: Mapping[str, Agent]
+    specs: Mapping[str, AgentSpec]
+
+    @classmethod
+    def of(cls, agents: tuple[Agent, ...]) -> Hosted:
+        return cls({agent.name: agent for agent in agents}, {agent.name: agent.spec() for agent in agents})
+
+
+def serve_one(
+    store: RunStore,
+    hosted: Hosted,
+    *,
+    info: WorkerInfo,
+    run_id: str = "",
+    wait_s: float = 0.0,
+    on_claimed: Callable[[Executor], None] | None = None,
+    **options: Any,
+) -> Driven | None:
+    """Claim one run and drive it: for this module and for every other host. None: nothing was due.
+
+    `options` are the executor's. Raises: what the service raises for the claim.
+    """
+    asked_at = time.monotonic()
+    claim = store.claim(info, agents=hosted.specs, run_id=run_id, wait_s=wait_s)
+    if claim is None:
+        return None
+    asked_at = _renewed(store, claim, asked_at)
+    executor = Executor(store, claim, hosted.agents[claim.agent], asked_at=asked_at, **options)
+    if on_claimed is not None:
+        on_claimed(executor)
+    return executor.run()
+
+
+def worker_info(name: str = "") -> WorkerInfo:
+    """This process, told apart from every other one for ever by boot id and start time."""
+    host = socket.gethostname()
+    return WorkerInfo(
+        name or f"{host}:{os.getpid()}",
+        host=host,
+        pid=os.getpid(),
+        boot_id=_read(Path("/proc/sys/kernel/random/boot_id")),
+        pid_start=_pid_start(),
+    )
+
+
+class Supervisor:
+    """Keeps `count` children alive. Invariant: only children touch runs; the supervisor never opens the store."""
+
+    def __init__(self, hosted: Hosted, *, store: RunStore | None, count: int, name: str) -> None:
+        self._hosted, self._store = hosted, store
+        self._count, self._name = count, name
+        self._children: dict[int, float] = {}  # pid -> monotonic time of birth
+        self._stops = 0
+        self._pause_s = RESTART_S
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self._stops:
+            while len(self._children) < self._count and not self._stops:
+                self._fork()
+            self._reap()
+        while self._children:
+            self._reap()
+
+    def _fork(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            self._children[pid] = time.monotonic()
+            return
+        code = 1
+        try:
+            Child(self._hosted, store=self._store, name=self._name).run()
+            code = 0
+        except Exception as error:
+            print(f"agentstate worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            self._children.clear()
+            return
+        born_at = self._children.pop(pid, None)
+        if born_at is None or self._stops:
+            return
+        print(f"agentstate worker: child {pid} ended with {_ending(status)}, restarting", file=sys.stderr, flush=True)
+        self._slow_down(time.monotonic() - born_at)
+
+    def _slow_down(self, lived_s: float) -> None:
+        if lived_s > _LIVED_S:
+            self._pause_s = RESTART_S
+            return
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, _RESTART_S_MAX)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stops += 1
+        for pid in list(self._children):
+            try:
+                os.kill(pid, signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+@dataclass(slots=True)
+class Child:
+    """Claims and drives until it is told to stop."""
+
+    hosted: Hosted
+    store: RunStore | None = None
+    name: str = ""
+    _stopping: bool = field(default=False, init=False)
+    _executor: Executor | None = field(default=None, init=False)
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
+        store = self.store or default_store()
+        info = worker_info(self.name)
+        pause_s = RESTART_S
+        while not self._stopping:
+            try:
+                serve_one(store, self.hosted, info=info, wait_s=POLL_S, on_claimed=self._claimed)
+                pause_s = RESTART_S
+            except DomainError as error:
+                print(f"agentstate worker {os.getpid()}: {error}", file=sys.stderr, flush=True)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, AWAY_S_MAX)
+            self._executor = None
+
+    def _claimed(self, executor: Executor) -> None:
+        self._executor = executor
+        if self._stopping:
+            executor.shut_down()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._executor is not None:
+            self._executor.shut_down()
+
+
+def _renewed(store: RunStore, claim: Claim, asked_at: float) -> float:
+    """The lease began somewhere inside a long poll; asking again tells from when it may be trusted."""
+    if time.monotonic() - asked_at < claim.lease_s / RENEWALS_PER_LEASE:
+        return asked_at
+    again_at = time.monotonic()
+    try:
+        store.renew(claim)
+    except Fenced:
+        return asked_at
+    return again_at
+
+
+def _registered(store: RunStore, spec: AgentSpec) -> None:
+    pause_s = RESTART_S
+    while True:
+        try:
+            return store.register(spec)
+        except DomainError as error:
+            if error.http_status < 500:
+                raise
+            print(f"agentstate worker: {error}", file=sys.stderr, flush=True)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, AWAY_S_MAX)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pid_start() -> int:
+    # Field 22 of /proc/<pid>/stat; the name in field 2 may hold spaces and brackets.
+    fields = _read(Path("/proc/self/stat")).rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def _ending(status: int) -> str:
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"code {os.waitstatus_to_exitcode(status)}"
