@@ -174,6 +174,10 @@ class TenantFK(SqlConstraint):
     def reversal(self, model: type[models.Model], quote: Any) -> list[str]:
         return [f"ALTER TABLE {quote(model._meta.db_table)} DROP CONSTRAINT {quote(self.name)}"]
 
+    def create_sql(self, model: type[models.Model] | None, schema_editor: BaseDatabaseSchemaEditor | None) -> str:
+        # At the end of the migration: the parent's unique key may be added after this child.
+        return self.constraint_sql(model, schema_editor)
+
     def deconstruct(self) -> Any:
         path, args, kwargs = super().deconstruct()
         return path, args, {**kwargs, "field": self.field, "to": self.to, "on_delete": self.on_delete}

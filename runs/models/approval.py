@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from agentstate.core.ids import new_id
-from agentstate.tenants.security import AppendOnly, RowSecurity, TenantFK, TenantModel
+from agentstate.tenants.security import AppendOnly, RowSecurity, SweeperReads, TenantFK, TenantModel
 from runs.states import ApprovalStatus
 
 KINDS = ("tool", "ask", "budget", "settle")
@@ -48,7 +48,8 @@ class Approval(TenantModel):
             *TenantModel.Meta.constraints,
             models.CheckConstraint(condition=Q(status__in=ApprovalStatus.values), name="runs_approval_status"),
             models.CheckConstraint(condition=Q(kind__in=KINDS), name="runs_approval_kind"),
-            TenantFK(name="runs_approval_run", field="run_id", to="runs_run"),
+            TenantFK(name="runs_approval_run", field="run", to="runs_run"),
+            SweeperReads(name="runs_approval_sweeper", columns=["id", "tenant_id", "run_id", "status", "expires_at"]),
         ]
         indexes = [
             # The inbox and the number in the navigation.
@@ -81,5 +82,5 @@ class ApprovalVote(TenantModel):
             RowSecurity(name="runs_approvalvote_rls", grants="SELECT, INSERT"),
             AppendOnly(name="runs_approvalvote_frozen"),
             models.UniqueConstraint(fields=["approval", "actor_id", "client_token"], name="runs_approvalvote_token"),
-            TenantFK(name="runs_approvalvote_approval", field="approval_id", to="runs_approval"),
+            TenantFK(name="runs_approvalvote_approval", field="approval", to="runs_approval"),
         ]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from django.db import models
 
-from agentstate.tenants.security import AppendOnly, RowSecurity, TenantModel
+from agentstate.tenants.security import AppendOnly, RowSecurity, TenantOwned
 
 
-class Event(TenantModel):
+class Event(TenantOwned):
     """One fact. Partitioned by the month of its RUN, so that a run's events stand in one partition.
 
     kind: `turn` (detail: seq ended and begun), `status` (from, to, reason), `entry` (a scratchpad entry, sealed body),
     `takeover`, `compacted`. Unique constraints must hold the partition column; nothing can point at this table.
     """
 
-    id = None  # type: ignore[assignment]
     pk = models.CompositePrimaryKey("month", "run_id", "seq")
     month = models.DateField()  # first day of the month in which the run was created
     run_id = models.UUIDField()

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from agentstate.core.ids import new_id
-from agentstate.tenants.security import TenantModel
+from agentstate.tenants.security import GlobalTable, TenantModel
 
 
 class AgentVersion(TenantModel):
@@ -85,6 +85,7 @@ class Worker(models.Model):
 
     class Meta:
         db_table = "runs_worker"
+        constraints = [GlobalTable(name="runs_worker_grants", grants="SELECT, INSERT, UPDATE")]
         indexes = [
             # The watcher looks at the living only.
             models.Index(fields=["kind"], condition=Q(dead_at__isnull=True), name="runs_worker_living"),

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from agentstate.core.ids import new_id
-from agentstate.tenants.security import RowSecurity, TenantFK, TenantModel
+from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
 from runs.states import RUN_LIVE, RunStatus
 
 
@@ -85,7 +85,11 @@ class Run(TenantModel):
                 condition=Q(status__in=sorted(RUN_LIVE)) & ~Q(session_key="") & Q(held=False),
                 name="runs_run_session_live",
             ),
-            TenantFK(name="runs_run_version", field="version_id", to="runs_agentversion"),
+            TenantFK(name="runs_run_version", field="version", to="runs_agentversion"),
+            SweeperReads(
+                name="runs_run_sweeper",
+                columns=["id", "tenant_id", "agent", "status", "held", "due_at", "lease_until", "worker_id", "fence"],
+            ),
         ]
         indexes = [
             # The run list, newest first, and its keyset pages. UUIDv7 is the order of creation.
@@ -98,17 +102,21 @@ class Run(TenantModel):
                 condition=~Q(status__in=[RunStatus.SUCCEEDED, RunStatus.CANCELLED]),
                 name="runs_run_live",
             ),
+            # The list of one status, over as well.
             models.Index(fields=["tenant_id", "status", "-id"], name="runs_run_status_list"),
+            # The sweep: what is due, over all tenants. due_at changes with a status, never in a turn.
+            models.Index(fields=["due_at"], condition=Q(status__in=["queued", "waiting"]), name="runs_run_due"),
+            # The sweep: leases that have ended. As many rows as workers are busy; lease_until itself is not indexed.
+            models.Index(fields=["id"], condition=Q(status="running"), name="runs_run_running"),
         ]
 
     def is_over(self) -> bool:
         return self.status in (RunStatus.SUCCEEDED, RunStatus.CANCELLED, RunStatus.FAILED)
 
 
-class RunTag(TenantModel):
+class RunTag(TenantOwned):
     """One tag of one run; written at admission, never changed. Its index serves the list filtered by tag."""
 
-    id = None  # type: ignore[assignment]
     pk = models.CompositePrimaryKey("tenant_id", "tag", "run_id")
     tag = models.CharField(max_length=64)
     run_id = models.UUIDField()

@@ -6,20 +6,19 @@ from django.db import models
 from django.db.models import Q
 
 from agentstate.core.ids import new_id
-from agentstate.tenants.security import AppendOnly, RowSecurity, TenantFK, TenantModel
+from agentstate.tenants.security import AppendOnly, RowSecurity, TenantFK, TenantModel, TenantOwned
 from runs.states import StepStatus
 
 EFFECTS = ("pure", "replayable", "keyed", "probed", "destructive")
 
 
-class Step(TenantModel):
+class Step(TenantOwned):
     """One recorded unit inside a run; an effect (keyed, probed, destructive) is a step with a key.
 
     Written by the turn and, for what is not plain, by the engine's and people's acts. Identity, key, payload hash
     and a terminal status are frozen by a trigger. Deleted with its run.
     """
 
-    id = None  # type: ignore[assignment]
     pk = models.CompositePrimaryKey("run_id", "seq")
     run_id = models.UUIDField()
     seq = models.IntegerField()  # order of starting
@@ -107,7 +106,7 @@ class StepAttempt(TenantModel):
     class Meta(TenantModel.Meta):
         db_table = "runs_stepattempt"
         constraints = [
-            RowSecurity(name="runs_stepattempt_rls", grants="SELECT, INSERT, DELETE"),
+            RowSecurity(name="runs_stepattempt_rls", grants="SELECT, INSERT"),
             AppendOnly(name="runs_stepattempt_frozen"),
             models.UniqueConstraint(fields=["run_id", "seq", "attempt"], name="runs_stepattempt_attempt"),
             TenantFK(name="runs_stepattempt_run", field="run_id", to="runs_run"),

@@ -1,0 +1,22 @@
+"""In doubt: a call that may have happened and that nobody but a probe or a person may settle."""
+
+from __future__ import annotations
+
+from agentstate.sdk.store import Question
+from runs.engine import acts
+from runs.engine.session import RunSession
+from runs.models import Run, Step
+from runs.services import approvals
+from runs.states import StepStatus
+
+
+def open_doubt(session: RunSession, run: Run, step: Step, *, why: str) -> None:
+    """started -> in_doubt, and the question to people. Asserts a tenant scope and the run's lock."""
+    step.status = StepStatus.IN_DOUBT
+    step.outcome = "unknown"
+    step.save(update_fields=["status", "outcome", "error", "error_type"])
+    session.steps[step.identity].status = step.status
+    acts.record(run, step, "step.in_doubt", worker_id=session.worker_id, why=why)
+    args = session.open_step(step, "input", step.input)
+    question = Question(title=f"Did {step.name} happen?", tool=step.name, args=args, reason=why, risk="high")
+    approvals.request(run, step_seq=step.seq, kind="settle", question=question, key=session.key)

@@ -1,0 +1,208 @@
+"""Leases: taking a run, keeping it, and taking it over from a worker that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from agentstate.core.errors import Fenced
+from agentstate.core.failpoints import hit, register
+from agentstate.core.ids import public_id
+from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
+from agentstate.db import sql
+from agentstate.sdk.store import AgentSpec, Claim, Failure, Renewal
+from agentstate.tenants.actors import Actor
+from agentstate.tenants.scope import tenant_scope
+from checkpoints import keys
+from runs import scratchpad, sealing
+from runs.engine import acts, doubts, going_on
+from runs.engine import session as sessions
+from runs.engine.session import RunSession
+from runs.models import AgentVersion, Run, Step, Stop, Worker
+from runs.services import clock, control, registry, status
+from runs.states import RunStatus, StepStatus
+
+register("claim.committed", "the lease / loading the run")
+register("claim.loaded", "the run loaded / handing it to the executor")
+
+
+def claim(
+    run_id: UUID,
+    *,
+    tenant_id: UUID,
+    worker: Worker,
+    agents: Mapping[str, AgentSpec],
+    lease_s: float,
+    actor: Actor,
+) -> tuple[Claim, RunSession] | None:
+    """Take the lease of this run if it is free to take; None else.
+
+    The attempt is counted before anything of the run is loaded, so a run that kills its worker is quarantined. The
+    fence grows with every claim. Locks: run.
+    """
+    with tenant_scope(tenant_id, durable=True):
+        run = _lock_free(run_id)
+        if run is None or run.agent not in agents or _is_stopped(run):
+            return None
+        if not _may_go_on(run, agents[run.agent], worker=worker):
+            return None
+        takeover = run.status == RunStatus.RUNNING
+        _take(run, worker=worker, lease_s=lease_s)
+    hit("claim.committed")
+    with tenant_scope(tenant_id):
+        run = Run.objects.get(id=run_id)
+        session, records = sessions.load(run, fence=run.fence, lease_s=lease_s)
+        if takeover:
+            _report_lost_effects(session)
+        key = session.key
+        given = sealing.open_run(key, tenant_id, run.id, "input", run.input)
+    entries = [*session.window, *scratchpad.unflushed(session)]
+    scratchpad.rebuild(session)
+    hit("claim.loaded")
+    claimed = Claim(
+        run_id=public_id("run", run.id),
+        agent=run.agent,
+        fence=run.fence,
+        lease_s=lease_s,
+        mode=run.mode,
+        input=given,
+        state=session.state,
+        base_state=session.base_state,
+        generation=run.generation,
+        history=tuple(records),
+        entries=tuple(sessions.entries_of(entries)),
+        entry_next=run.entry_seq + 1,
+        trace_id=run.trace_id,
+        session=run.session_key,
+        attempt=run.attempt,
+        reason="recovery" if takeover else run.wake_reason,
+        control=run.control or None,
+    )
+    return claimed, session
+
+
+def renew(tenant_id: UUID, run_id: UUID, *, fence: int, lease_s: float) -> Renewal:
+    """Raises: Fenced."""
+    found = sql.row(
+        "SELECT runs_renew(%s::uuid, %s::uuid, %s::bigint, %s::float8)", [tenant_id, run_id, fence, lease_s]
+    )
+    if found is None or found[0] is None:
+        raise Fenced(f"The lease of run {run_id} under fence {fence} has ended.")
+    return Renewal(lease_s=lease_s, control=found[0] or None)
+
+
+def _lock_free(run_id: UUID) -> Run | None:
+    """The run, locked, when it is queued and due, or its holder is gone; None when it is not free or is being taken."""
+    run = (
+        Run.objects.select_for_update(no_key=True, skip_locked=True)
+        .filter(id=run_id, held=False)
+        .defer("input", "output")
+        .first()
+    )
+    if run is None:
+        return None
+    now = clock.database_now()
+    if run.status == RunStatus.QUEUED:
+        return run if run.due_at is None or run.due_at <= now else None
+    if run.status != RunStatus.RUNNING:
+        return None
+    lapsed = run.lease_until is None or run.lease_until <= now
+    return run if lapsed or _holder_is_gone(run) else None
+
+
+def _holder_is_gone(run: Run) -> bool:
+    """Before the lease ends only proof of death counts, or, where a repeat is harmless, the loss of its connection."""
+    holder = Worker.objects.filter(id=run.worker_id).first()
+    if holder is None or holder.dead_at is None:
+        return False
+    if holder.dead_proof:
+        return True
+    risky = Step.objects.filter(run_id=run.id, status=StepStatus.STARTED, effect__in=("probed", "destructive"))
+    return not risky.exists()
+
+
+def _is_stopped(run: Run) -> bool:
+    return Stop.objects.filter(status="active", agent__in=("", run.agent)).exists()
+
+
+def _may_go_on(run: Run, spec: AgentSpec, *, worker: Worker) -> bool:
+    """Poison, a requested end, changed code: each ends or pauses the run instead of handing it out."""
+    actor = acts.worker(worker.id)
+    if run.control == "cancel":
+        _doubt_lost_effects(run)
+        control.end_cancelled(run, actor=actor, reason="cancel was requested and its worker is gone")
+        return False
+    if run.control == "pause":
+        status.move(run, to=RunStatus.PAUSED, actor=actor, changes={"control": "", "due_at": None, "lease_until": None})
+        return False
+    if run.claims >= CLAIMS_WITHOUT_PROGRESS_MAX:
+        _quarantine(run, actor=actor)
+        return False
+    return _code_is_the_same(run, spec, actor=actor)
+
+
+def _quarantine(run: Run, *, actor: Actor) -> None:
+    text = f"{run.claims} workers in turn took this run and were gone before its first step ended."
+    failure = going_on.failure_columns(keys.existing(run.id), run, Failure("Poison", text))
+    changes = {**failure, "ended_at": clock.database_now(), "lease_until": None, "due_at": None}
+    status.move(run, to=RunStatus.FAILED, actor=actor, changes=changes, reason=text)
+
+
+def _code_is_the_same(run: Run, spec: AgentSpec, *, actor: Actor) -> bool:
+    """The first claim writes down the code; another one later stops the run with the difference, by the agent's policy."""
+    version = registry.register(spec)
+    if run.version_id in (None, version.id):
+        run.version = version
+        return True
+    before = AgentVersion.objects.get(id=run.version_id)
+    if before.fingerprint == version.fingerprint or spec.on_code_change == "continue" or run.step_seq == 0:
+        run.version = version
+        return True
+    difference = registry.difference(before.fingerprint, version.fingerprint)
+    words = "; ".join(f"{how}: {', '.join(names)}" for how, names in difference.items() if names)
+    changes = {"waiting_for": "code", "due_at": None, "lease_until": None}
+    status.move(run, to=RunStatus.PAUSED, actor=actor, changes=changes, reason=f"The agent's code changed ({words}).")
+    return False
+
+
+def _take(run: Run, *, worker: Worker, lease_s: float) -> None:
+    now = clock.database_now()
+    was = run.worker_id if run.status == RunStatus.RUNNING else None
+    status.move(
+        run,
+        to=RunStatus.RUNNING,
+        actor=acts.worker(worker.id),
+        reason="" if was is None else "its worker is gone",
+        changes={
+            "fence": run.fence + 1,
+            "worker": worker,
+            "lease_until": now + timedelta(seconds=lease_s),
+            "claims": run.claims + 1,
+            "attempt": run.attempt + 1,
+            "started_at": run.started_at or now,
+            "version": run.version,
+            "waiting_for": "",
+            "due_at": None,
+        },
+    )
+
+
+def _report_lost_effects(session: RunSession) -> None:
+    """What the lost worker had begun is judged when the agent asks for it; here the takeover only counts."""
+    lost = [known.seq for known in session.steps.values() if known.status == StepStatus.STARTED and known.key]
+    if lost:
+        run = control.locked(session.run_id)
+        run.event_seq += 1
+        run.save(update_fields=["event_seq"])
+        status.add_event(run, "takeover", {"fence": session.fence, "lost": lost})
+
+
+def _doubt_lost_effects(run: Run) -> None:
+    """A cancelled run asks no more: effects that its lost worker had begun are in doubt now."""
+    lost = Step.objects.filter(run_id=run.id, status=StepStatus.STARTED, key__isnull=False)
+    if not lost.exists():
+        return
+    session, _ = sessions.load(run, fence=run.fence, lease_s=0.0)
+    for step in lost.select_for_update():
+        doubts.open_doubt(session, run, step, why="the run was cancelled and its worker lost before it reported")

@@ -1,0 +1,164 @@
+"""A claimed run as the engine holds it in memory: what it knows about the open generation, and the writer of frames.
+
+Only the holder of the fence writes, so this picture stays true until the fence is lost; the turn's SQL checks that
+(fence, frame number) and answers "stale" where two processes serve the same claim over HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from agentstate.core import canonical
+from agentstate.sdk.store import Entry, Failure, StepRecord
+from checkpoints import keys, reading
+from checkpoints.writing import FrameWriter
+from runs import sealing
+from runs.models import Run, Step
+from runs.states import StepStatus
+
+SCHEMA_VERSION = 1  # of the checkpoint document
+WINDOW_ENTRIES = 64  # scratchpad entries that ride in each frame; older ones stand in the trace
+
+
+@dataclass(slots=True)
+class KnownStep:
+    """What a turn needs to know of a recorded step without asking the database."""
+
+    seq: int
+    identity: str
+    name: str
+    effect: str
+    status: str
+    fence: int
+    attempt: int
+    payload_sha: str
+    key: str | None = None
+    output_hash: bytes | None = None
+
+
+@dataclass(slots=True)
+class RunSession:
+    tenant_id: UUID
+    run_id: UUID
+    fence: int
+    lease_s: float
+    agent: str
+    key: bytes
+    writer: FrameWriter
+    generation: int
+    step_seq: int
+    state: Any
+    base_state: Any
+    steps: dict[str, KnownStep] = field(default_factory=dict)
+    window: list[dict[str, Any]] = field(default_factory=list)
+    entry_seq: int = 0
+    worker_id: UUID | None = None
+    broken: bool = False  # a transaction failed half way: load it again
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def by_seq(self, seq: int) -> KnownStep | None:
+        return next((known for known in self.steps.values() if known.seq == seq), None)
+
+    def document(self, *, state: Any, window: list[dict[str, Any]], pending: list[str]) -> dict[str, Any]:
+        """The checkpoint: agent state, scratchpad window, identities of the calls under way."""
+        return {"schema_version": SCHEMA_VERSION, "state": state, "scratchpad": window, "pending": pending}
+
+    def pending(self) -> list[str]:
+        return [known.identity for known in self.steps.values() if known.status == StepStatus.STARTED]
+
+    def seal_step(self, identity: str, part: str, plain: bytes) -> bytes:
+        return sealing.seal_step(self.key, self.tenant_id, self.run_id, self.generation, identity, part, plain)
+
+    def open_step(self, step: Step, part: str, sealed: bytes | None) -> Any:
+        plain = sealing.open_step(self.key, self.tenant_id, self.run_id, step.generation, step.identity, part, sealed)
+        return None if plain is None else canonical.loads(plain)
+
+
+def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[StepRecord]]:
+    """Rebuild the picture from Postgres. Asserts a tenant scope. Raises: Corrupt naming the row that does not verify."""
+    key = keys.existing(run.id)
+    newest = reading.newest(run.tenant_id, run.id)
+    document = newest.doc if newest else {}
+    base = reading.load(run.tenant_id, run.id, run.generation_frame).doc if run.generation_frame else {}
+    session = RunSession(
+        tenant_id=run.tenant_id,
+        run_id=run.id,
+        fence=fence,
+        lease_s=lease_s,
+        agent=run.agent,
+        key=key,
+        writer=FrameWriter(run.tenant_id, run.id, key, newest),
+        generation=run.generation,
+        step_seq=run.step_seq,
+        state=document.get("state"),
+        base_state=base.get("state"),
+        window=list(document.get("scratchpad", [])),
+        entry_seq=run.entry_seq,
+        worker_id=run.worker_id,
+    )
+    records = []
+    for step in Step.objects.filter(run_id=run.id, generation=run.generation).order_by("seq"):
+        record = _record(session, step)
+        if step.outcome != "resumed":  # that failure was taken back by a person: the agent asks anew
+            records.append(record)
+    return session, records
+
+
+def _record(session: RunSession, step: Step) -> StepRecord:
+    plain = sealing.open_step(
+        session.key, session.tenant_id, session.run_id, step.generation, step.identity, "input", step.input
+    )
+    assert plain is not None
+    remember(session, step, payload_sha=canonical.sha(plain).hex())
+    return StepRecord(
+        seq=step.seq,
+        identity=step.identity,
+        name=step.name,
+        kind=step.kind,
+        effect=step.effect,
+        status=step.status,
+        payload_sha=session.steps[step.identity].payload_sha,
+        output=session.open_step(step, "output", step.output),
+        failure=failure_of(session, step),
+        attempt=step.attempt,
+        retry=step.retry,
+    )
+
+
+def remember(session: RunSession, step: Step, *, payload_sha: str) -> KnownStep:
+    known = KnownStep(
+        seq=step.seq,
+        identity=step.identity,
+        name=step.name,
+        effect=step.effect,
+        status=step.status,
+        fence=step.fence,
+        attempt=step.attempt,
+        payload_sha=payload_sha,
+        key=step.key,
+        output_hash=None if step.output_hash is None else bytes(step.output_hash),
+    )
+    session.steps[step.identity] = known
+    return known
+
+
+def failure_of(session: RunSession, step: Step) -> Failure | None:
+    error = session.open_step(step, "error", step.error)
+    return None if error is None else Failure(**error)
+
+
+def entries_of(window: list[dict[str, Any]]) -> list[Entry]:
+    return [
+        Entry(
+            n=item["n"],
+            kind=item["kind"],
+            text=item["text"],
+            important=item.get("important", False),
+            step_seq=item.get("step_seq"),
+            tokens=item.get("tokens", 0),
+        )
+        for item in window
+    ]

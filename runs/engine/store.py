@@ -1,0 +1,276 @@
+"""The local store: the RunStore protocol on the service's own database. Celery's workers and the REST API use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connections
+from django.db.models import Q
+
+from agentstate.core import canonical
+from agentstate.core.errors import Fenced, NotFound
+from agentstate.core.ids import new_id, parse_id, public_id
+from agentstate.db import wake
+from agentstate.sdk.store import (
+    AgentSpec,
+    Budget,
+    Claim,
+    Entry,
+    Failure,
+    Renewal,
+    RunInfo,
+    StepFinish,
+    Turn,
+    TurnReply,
+    WorkerInfo,
+)
+from agentstate.tenants.actors import Actor
+from agentstate.tenants.scope import tenant_scope
+from checkpoints import keys
+from runs import scratchpad, sealing
+from runs.engine import leases, turns
+from runs.engine import session as sessions
+from runs.engine.presence import Presence
+from runs.engine.session import RunSession
+from runs.models import LateReply, Run, Step
+from runs.services import admission, clock, registry, timers, workers
+from runs.states import RunStatus
+
+SESSIONS_MAX = 256  # claims that one process remembers; an older one is loaded again
+CANDIDATES = 8
+
+
+class LocalStore:
+    """Acts for one actor in one tenant.
+
+    `presence`: heartbeats go over this connection. `shared`: the agent's own threads call us too, so all of them use
+    the Django connection of the thread that made this store, one after the other.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        *,
+        kind: Literal["hosted", "http"] = "hosted",
+        lease_s: float | None = None,
+        presence: Presence | None = None,
+        shared: bool = False,
+    ) -> None:
+        assert actor.tenant_id is not None
+        self.actor = actor
+        self.tenant_id: UUID = actor.tenant_id
+        self.kind = kind
+        self.lease_s = lease_s or settings.LEASE_S
+        self._presence = presence
+        self._sessions: OrderedDict[tuple[UUID, int], RunSession] = OrderedDict()
+        self._lock = threading.RLock()
+        self._home = threading.get_ident()
+        self._connection = connections["default"] if shared else None
+        if self._connection is not None:
+            self._connection.inc_thread_sharing()
+
+    def register(self, agent: AgentSpec) -> None:
+        with self._database(), tenant_scope(self.tenant_id):
+            registry.register(agent)
+
+    def admit(
+        self,
+        agent: str,
+        input: Any,
+        *,
+        external_id: str = "",
+        session: str = "",
+        session_policy: Literal["reject", "queue", "replace"] = "reject",
+        tags: Sequence[str] = (),
+        budget: Budget | None = None,
+        idempotency_key: str = "",
+        trace_id: str = "",
+    ) -> RunInfo:
+        wanted = admission.Admission(
+            agent=agent,
+            input=input,
+            external_id=external_id,
+            session=session,
+            session_policy=session_policy,
+            tags=tags,
+            budget=budget,
+            idempotency_key=idempotency_key,
+            trace_id=trace_id,
+        )
+        with self._database():
+            run, created = admission.admit(wanted, actor=self.actor)
+        return RunInfo(
+            run_id=public_id("run", run.id),
+            agent=run.agent,
+            status=run.status,
+            created=created,
+            waiting_for=run.waiting_for,
+            external_id=run.external_id or "",
+        )
+
+    def get(self, run_id: str) -> RunInfo:
+        with self._database(), tenant_scope(self.tenant_id):
+            run = Run.objects.filter(id=parse_id("run", run_id)).first()
+            if run is None:
+                raise NotFound("There is no such run.")
+            key = keys.existing(run.id)
+            output = sealing.open_run(key, run.tenant_id, run.id, "output", run.output)
+            error = sealing.open_run(key, run.tenant_id, run.id, "error", run.error)
+        return RunInfo(
+            run_id=run_id,
+            agent=run.agent,
+            status=run.status,
+            output=output,
+            failure=None if error is None else Failure(**error),
+            waiting_for=run.waiting_for,
+            external_id=run.external_id or "",
+        )
+
+    def claim(
+        self, worker: WorkerInfo, *, agents: Mapping[str, AgentSpec], run_id: str = "", wait_s: float = 0.0
+    ) -> Claim | None:
+        until = time.monotonic() + wait_s
+        while True:
+            with self._database():
+                found = self._claim_once(worker, agents, run_id)
+            left = until - time.monotonic()
+            if found is not None or left <= 0:
+                return found
+            self._wait(min(left, 1.0))
+
+    def renew(self, claim: Claim) -> Renewal:
+        run_id = parse_id("run", claim.run_id)
+        if self._presence is not None:
+            return self._presence.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
+        with self._database():
+            return leases.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
+
+    def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+        with self._database():
+            try:
+                return turns.apply(self._session(claim), turn)
+            except turns.StaleSession:  # another process served this claim, or a transaction failed half way
+                self._forget(claim)
+                return turns.apply(self._session(claim), turn)
+
+    def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
+        with self._database():
+            scratchpad.append(self._session(claim), entries)
+        wake.publish(f"as:{self.tenant_id}:live:{parse_id('run', claim.run_id)}", "")
+
+    def late(self, claim: Claim, finish: StepFinish) -> None:
+        run_id = parse_id("run", claim.run_id)
+        with self._database(), tenant_scope(self.tenant_id):
+            step = Step.objects.filter(run_id=run_id, seq=finish.seq).first()
+            if step is None or finish.outcome not in ("done", "failed", "refused", "unknown", "not_sent"):
+                raise NotFound("There is no such step.")
+            body = {
+                "outcome": finish.outcome,
+                "output": finish.output,
+                "error": finish.failure and {"type": finish.failure.type, "message": finish.failure.message},
+            }
+            late = LateReply(
+                id=new_id(),
+                run_id=run_id,
+                seq=finish.seq,
+                fence=claim.fence,
+                outcome=finish.outcome,
+                after_settled=step.authorised > 0 and finish.outcome in ("done", "unknown"),
+                received_at=clock.database_now(),
+            )
+            plain = canonical.dumps(body)
+            late.body = sealing.seal_late(keys.existing(run_id), self.tenant_id, late.id, plain)
+            late.save(force_insert=True)
+        wake.publish(f"as:{self.tenant_id}:live:{run_id}", "")
+
+    def session_of(self, run_id: str, fence: int) -> RunSession:
+        """The open claim as the engine sees it. Raises: NotFound, Fenced."""
+        with self._database():
+            return self._session(Claim(run_id=run_id, agent="", fence=fence, lease_s=self.lease_s))
+
+    def _claim_once(self, info: WorkerInfo, agents: Mapping[str, AgentSpec], run_id: str) -> Claim | None:
+        tenant = None if self.kind == "hosted" else self.tenant_id
+        with tenant_scope(self.tenant_id):
+            worker = workers.register(info, kind=self.kind, agents=sorted(agents), for_tenant=tenant)
+            candidates = [parse_id("run", run_id)] if run_id else self._candidates(sorted(agents))
+        for candidate in candidates:
+            found = leases.claim(
+                candidate,
+                tenant_id=self.tenant_id,
+                worker=worker,
+                agents=agents,
+                lease_s=self.lease_s,
+                actor=self.actor,
+            )
+            if found is not None:
+                claim, session = found
+                self._remember(session)
+                return claim
+        return None
+
+    def _candidates(self, agents: list[str]) -> list[UUID]:
+        """The oldest due runs of these agents; timers that are over become due first."""
+        now = clock.database_now()
+        ours = Run.objects.filter(agent__in=agents)
+        for due in ours.filter(status=RunStatus.WAITING, due_at__lte=now).values_list("id", flat=True)[:CANDIDATES]:
+            timers.fire(due, actor=self.actor)
+        queued = Q(status=RunStatus.QUEUED, held=False, due_at__lte=clock.database_now())
+        lost = Q(status=RunStatus.RUNNING) & (Q(lease_until__lte=now) | Q(worker__dead_at__isnull=False))
+        return list(ours.filter(queued | lost).order_by("due_at", "id").values_list("id", flat=True)[:CANDIDATES])
+
+    def _wait(self, left_s: float) -> None:
+        """Until somebody wakes this tenant, or the time is over."""
+        try:
+            with wake.redis().pubsub(ignore_subscribe_messages=True) as channel:
+                channel.subscribe(f"as:{self.tenant_id}:wake")
+                channel.get_message(timeout=left_s)
+        except (wake.redis_client.RedisError, OSError):
+            time.sleep(min(left_s, 0.2))
+
+    def _session(self, claim: Claim) -> RunSession:
+        run_id = parse_id("run", claim.run_id)
+        known = self._sessions.get((run_id, claim.fence))
+        if known is not None:
+            self._sessions.move_to_end((run_id, claim.fence))
+            return known
+        with tenant_scope(self.tenant_id):
+            run = Run.objects.filter(id=run_id).first()
+            if run is None:
+                raise NotFound("There is no such run.")
+            if run.fence != claim.fence or run.status != RunStatus.RUNNING:
+                raise Fenced(
+                    f"Run {claim.run_id} is {run.status} under fence {run.fence}; fence {claim.fence} is over."
+                )
+            session, _ = sessions.load(run, fence=run.fence, lease_s=self.lease_s)
+        self._remember(session)
+        return session
+
+    def _remember(self, session: RunSession) -> None:
+        self._sessions[session.run_id, session.fence] = session
+        while len(self._sessions) > SESSIONS_MAX:
+            self._sessions.popitem(last=False)
+
+    def _forget(self, claim: Claim) -> None:
+        self._sessions.pop((parse_id("run", claim.run_id), claim.fence), None)
+
+    @contextmanager
+    def _database(self) -> Iterator[None]:
+        if self._connection is None:
+            yield
+            return
+        with self._lock:
+            if threading.get_ident() == self._home:
+                yield
+                return
+            connections["default"] = self._connection
+            try:
+                yield
+            finally:
+                del connections["default"]

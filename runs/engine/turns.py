@@ -1,0 +1,269 @@
+"""The turn: what ended, what begins and how the run goes on, all at once and under the fence.
+
+A plain turn (steps done, new steps begun) is one SQL call in autocommit. Whatever else stands in it (a failure, a
+question, a second attempt, a pause, the end) happens in one transaction together with that same call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from agentstate.core import canonical
+from agentstate.core.errors import Conflict, Fenced, Invalid
+from agentstate.core.failpoints import hit, register
+from agentstate.core.limits import GENERATION_STEPS_MAX
+from agentstate.db import sql, wake
+from agentstate.llm import tokens
+from agentstate.sdk.store import UNCHANGED, Begun, Continue, End, Entry, Park, StepFinish, StepStart, Turn, TurnReply
+from agentstate.tenants.scope import tenant_scope
+from checkpoints import blobs
+from runs import scratchpad, sealing
+from runs.engine import ending, going_on, starting
+from runs.engine.session import WINDOW_ENTRIES, KnownStep, RunSession
+from runs.engine.starting import NewStep
+
+register("turn.before", "codec done / the turn's transaction")
+register("turn.committed", "the turn's commit / its reply to the executor")
+register("turn.cold", "the hot part inside the transaction / the rest of it")
+register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
+
+TURN_SQL = "SELECT runs_turn(%s::uuid, %s::uuid, %s::bigint, %s::text::jsonb, %s::bytea[])"
+
+
+class StaleSession(Exception):
+    """Another process served this claim meanwhile: load the session again and repeat."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A turn, judged: `done` and `new` go into the SQL call, the rest is done beside it in one transaction."""
+
+    done: list[tuple[KnownStep, StepFinish, bytes]] = field(default_factory=list)  # with canonical output
+    other_ends: list[tuple[KnownStep, StepFinish]] = field(default_factory=list)
+    new: list[NewStep] = field(default_factory=list)
+    old: list[tuple[int, StepStart]] = field(default_factory=list)  # (position in the turn, start)
+    replies: list[Begun | None] = field(default_factory=list)
+    then: Park | End | Continue | None = None
+
+    def is_plain(self) -> bool:
+        return not (self.other_ends or self.old or self.then or any(step.question for step in self.new))
+
+    def is_boundary(self) -> bool:
+        """A keyframe stands before destructive effects, at approvals, on pause and at a generation's start."""
+        return self.then is not None or any(step.question or step.effect == "destructive" for step in self.new)
+
+
+def apply(session: RunSession, turn: Turn) -> TurnReply:
+    """Raises: Fenced, NonDeterminism, Invalid, TooLarge, Conflict, StaleSession. Idempotent: see runs_turn."""
+    with session.lock:
+        if session.broken:
+            raise StaleSession
+        plan = _plan(session, turn)
+        state = session.state if turn.state is UNCHANGED else turn.state
+        if isinstance(plan.then, Continue):
+            state = plan.then.state
+        window = _window(session, turn.entries)
+        hit("turn.before")
+        if plan.is_plain():
+            reply = _record(session, plan, state, window, turn.entries)
+        else:
+            reply = _record_in_transaction(session, plan, state, window, turn.entries)
+        hit("turn.committed")
+    hit("turn.scratchpad")
+    if turn.entries:
+        scratchpad.flushed(session, turn.entries)
+    wake.publish(f"as:{session.tenant_id}:live:{session.run_id}", "")
+    return reply
+
+
+def _plan(session: RunSession, turn: Turn) -> Plan:
+    plan = Plan(then=turn.then)
+    for finish in turn.finish:
+        _plan_finish(session, plan, finish)
+    for position, start in enumerate(turn.start):
+        plan.replies.append(None)
+        known = session.steps.get(start.identity)
+        if known is None:
+            plan.new.append(starting.prepare(session, start, position=position))
+        else:
+            starting.check_same(known, start)
+            plan.old.append((position, start))
+    if len(session.steps) + len(plan.new) > GENERATION_STEPS_MAX:
+        raise Invalid(
+            f"This generation has {GENERATION_STEPS_MAX:,} steps, the most that a resume may have to read. "
+            "Close it with continue_from(state).",
+            field="/start",
+        )
+    return plan
+
+
+def _plan_finish(session: RunSession, plan: Plan, finish: StepFinish) -> None:
+    known = session.by_seq(finish.seq)
+    if known is None:
+        raise Invalid(f"Step {finish.seq} is not in the open generation of this run.", field="/finish/seq")
+    if finish.outcome != "done" or finish.source != "worker" or known.fence != session.fence:
+        plan.other_ends.append((known, finish))
+        return
+    output = sealing.canonical_payload(finish.output, what="output")
+    if known.status == "done":
+        if known.output_hash != sealing.fingerprint(session.tenant_id, output):
+            raise Conflict(
+                f"Step {known.seq} {known.name} is done with another result already; the recorded one stays.",
+                field="/finish/output",
+            )
+        return
+    if known.status != "started":
+        raise Conflict(f"Step {known.seq} {known.name} is {known.status}, so it cannot be finished.")
+    plan.done.append((known, finish, output))
+
+
+def _window(session: RunSession, entries: Any) -> list[dict[str, Any]]:
+    if not entries:
+        return session.window
+    return [*session.window, *map(_entry_json, entries)][-WINDOW_ENTRIES:]
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return scratchpad.entry_json(entry)
+
+
+def _record(
+    session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, *, kind: str = "step"
+) -> TurnReply:
+    """The SQL call and, when it landed, the session brought up to date."""
+    bodies: list[bytes] = [b"", b"", b""]
+    message = _message(session, plan, entries, bodies)
+    pending = [
+        identity for identity in session.pending() if identity not in {known.identity for known, _, _ in plan.done}
+    ]
+    pending += [step.identity for step in plan.new if step.status == "started"]
+    frame = session.writer.prepare(
+        session.document(state=state, window=window, pending=pending),
+        boundary=plan.is_boundary(),
+        steps_digest=ending.digest(session.tenant_id, plan.done),
+        kind=_frame_kind(plan, kind),
+        generation=session.generation,
+        step_seq=session.step_seq,
+        fence=session.fence,
+    )
+    if frame.blobs:  # before the turn: an unreferenced blob is dropped by compaction, a missing one is corruption
+        with tenant_scope(session.tenant_id):
+            for blob in frame.blobs:
+                blobs.put(session.run_id, blob)
+    bodies[0], bodies[1], bodies[2] = frame.body, frame.sha, frame.chain
+    message.update(
+        frame=frame.n, base=frame.base_n, frame_kind=frame.kind, schema=frame.schema_version, plain=frame.plain_bytes
+    )
+    found = sql.row(
+        TURN_SQL, [session.tenant_id, session.run_id, session.fence, orjson.dumps(message).decode(), bodies]
+    )
+    answer = None if found is None or found[0] is None else orjson.loads(found[0])
+    if answer is None:
+        raise Fenced(f"Run {session.run_id} belongs to another worker, or its lease (fence {session.fence}) has ended.")
+    if answer.get("stale"):
+        raise StaleSession
+    if "refused" in answer:
+        return _without_starts(session, plan, state, window, entries, answer["refused"])
+    session.writer.advance(frame)
+    _landed(session, plan, answer["seq"], state, window, entries)
+    return TurnReply(begun=_begun(plan), control=answer["control"] or None)
+
+
+def _record_in_transaction(
+    session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any
+) -> TurnReply:
+    session.broken = True  # until the transaction is through, the picture is ahead of the database
+    with tenant_scope(session.tenant_id):
+        reply = _record(session, plan, state, window, entries)
+        hit("turn.cold")
+        run = going_on.locked(session)
+        for known, finish in plan.other_ends:
+            ending.end_otherwise(session, run, known, finish)
+        if reply.control is None:
+            for position, start in plan.old:
+                plan.replies[position] = starting.begin_again(session, run, start)
+            for step in plan.new:
+                if step.question:
+                    plan.replies[step.position] = starting.ask(session, run, step)
+        status = going_on.go_on(session, run, plan.then) if plan.then else run.status
+    session.broken = False
+    return TurnReply(begun=_begun(plan), control=reply.control, status=status)
+
+
+def _without_starts(
+    session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, control: Any
+) -> TurnReply:
+    """Somebody stopped, paused or cancelled the run, or its budget is used up: record what ended, begin nothing."""
+    left = Plan(done=plan.done, other_ends=plan.other_ends, then=plan.then)
+    reply = _record(session, left, state, window, entries)
+    plan.new, plan.old, plan.replies = [], [], []
+    return TurnReply(begun=reply.begun, control=control)
+
+
+def _frame_kind(plan: Plan, kind: str) -> str:
+    if isinstance(plan.then, Continue):
+        return "generation"
+    if any(step.question for step in plan.new):
+        return "approval"
+    if any(step.effect == "destructive" for step in plan.new):
+        return "effect"
+    return "pause" if isinstance(plan.then, Park) else kind
+
+
+def _message(session: RunSession, plan: Plan, entries: Any, bodies: list[bytes]) -> dict[str, Any]:
+    def body(content: bytes | None) -> int | None:
+        if content is None:
+            return None
+        bodies.append(content)
+        return len(bodies)  # SQL arrays count from 1
+
+    message: dict[str, Any] = {
+        "lease_s": session.lease_s,
+        "turn": {"ended": [known.seq for known, _, _ in plan.done], "begun": len(plan.new)},
+    }
+    audit = []
+    if plan.done:
+        message["finish"] = [
+            ending.finish_json(session, known, finish, output, body) for known, finish, output in plan.done
+        ]
+        usage = [finish.usage for _, finish, _ in plan.done if finish.usage]
+        if usage:
+            message["tin"] = sum(item.tokens_in for item in usage)
+            message["tout"] = sum(item.tokens_out for item in usage)
+            message["cost"] = sum(item.cost for item in usage)
+        audit += [starting.effect_act(known, "settled") for known, _, _ in plan.done if known.key]
+    if plan.new:
+        message["start"] = [starting.start_json(session, step, body) for step in plan.new]
+        audit += [starting.effect_act(step, "claimed") for step in plan.new if step.key and step.status == "started"]
+    if entries:
+        message["entry"] = [_entry_message(session, entry, body) for entry in entries]
+    if audit:
+        message["audit"] = audit
+    return message
+
+
+def _entry_message(session: RunSession, entry: Entry, body: Any) -> dict[str, Any]:
+    plain = canonical.dumps(_entry_json(entry))
+    sealed = sealing.seal_entry(session.key, session.tenant_id, session.run_id, entry.n, plain)
+    return {"n": entry.n, "body": body(sealed), "tokens": entry.tokens or tokens.count(entry.text)}
+
+
+def _landed(
+    session: RunSession, plan: Plan, first_seq: int, state: Any, window: list[dict[str, Any]], entries: Any
+) -> None:
+    for known, _, output in plan.done:
+        known.status = "done"
+        known.output_hash = sealing.fingerprint(session.tenant_id, output)
+    for offset, step in enumerate(plan.new):
+        known = starting.remember(session, step, seq=first_seq + offset)
+        plan.replies[step.position] = starting.begun(step, known, session)
+    session.step_seq = first_seq + len(plan.new) - 1
+    session.state, session.window = state, window
+    session.entry_seq += len(entries)
+
+
+def _begun(plan: Plan) -> list[Begun]:
+    return [reply for reply in plan.replies if reply is not None]

@@ -1,0 +1,19 @@
+"""Timers, back-offs and waits for a probe: when their time has come the run is queued."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from agentstate.tenants.actors import Actor
+from runs.services import clock, control, status
+from runs.states import RunStatus
+
+
+def fire(run_id: UUID, *, actor: Actor) -> None:
+    """waiting -> queued when due. Asserts a tenant scope. Idempotent. Locks: run."""
+    run = control.locked(run_id)
+    now = clock.database_now()
+    if run.status != RunStatus.WAITING or run.due_at is None or run.due_at > now:
+        return
+    changes = {"waiting_for": "", "wake_reason": run.waiting_for, "due_at": now}
+    status.move(run, to=RunStatus.QUEUED, actor=actor, changes=changes)

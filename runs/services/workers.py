@@ -1,0 +1,117 @@
+"""Who drives runs: a worker's row, its advisory lock, and the proof that its process is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+
+from agentstate.sdk.store import WorkerInfo
+from runs.models import Worker
+from runs.services import clock
+
+LOCK_CLASS = 77  # pg_advisory_lock(77, worker.no) is held by a direct connection for as long as the process lives
+SEEN_EVERY_S = 10
+
+
+def this_process(name: str = "") -> WorkerInfo:
+    pid = os.getpid()
+    return WorkerInfo(
+        name=name or f"{socket.gethostname()}:{pid}",
+        host=socket.gethostname(),
+        pid=pid,
+        boot_id=boot_id(),
+        pid_start=pid_start(pid),
+    )
+
+
+def register(info: WorkerInfo, *, kind: str, agents: list[str], for_tenant: UUID | None = None) -> Worker:
+    """The row of this process; the same process keeps its row. Idempotent."""
+    now = clock.database_now()
+    same = Worker.objects.filter(
+        host=info.host, pid=info.pid, boot_id=info.boot_id, pid_start=info.pid_start, name=info.name, kind=kind
+    ).filter(for_tenant=for_tenant, dead_at__isnull=True)
+    found = same.first()
+    if found is not None:
+        if now - found.seen_at > timedelta(seconds=SEEN_EVERY_S) or found.agents != agents:
+            Worker.objects.filter(id=found.id).update(seen_at=now, agents=agents)
+        return found
+    return _insert(
+        Worker(
+            name=info.name[:200],
+            kind=kind,
+            for_tenant=for_tenant,
+            host=info.host[:200],
+            pid=info.pid,
+            boot_id=info.boot_id,
+            pid_start=info.pid_start,
+            agents=agents,
+            started_at=now,
+            seen_at=now,
+        )
+    )
+
+
+def _insert(worker: Worker) -> Worker:
+    """`no` is the next free number; two processes that start together try again."""
+    for _ in range(20):
+        worker.no = (Worker.objects.aggregate(most=Max("no"))["most"] or 0) + 1
+        try:
+            with transaction.atomic():
+                worker.save(force_insert=True)
+            return worker
+        except IntegrityError:
+            continue
+    raise RuntimeError("no number for this worker after 20 tries")
+
+
+def seen(worker_id: UUID) -> None:
+    Worker.objects.filter(id=worker_id).update(seen_at=clock.database_now())
+
+
+def mark_dead(worker_id: UUID, *, proof: str) -> bool:
+    """Record the proof of death. Idempotent; False when it was recorded before."""
+    living = Worker.objects.filter(id=worker_id, dead_proof="")
+    return living.update(dead_at=clock.database_now(), dead_proof=proof[:200]) == 1
+
+
+def mark_unreachable(worker_id: UUID) -> None:
+    """Its lock is free but nobody can prove that the process is gone: it may still be calling somebody."""
+    Worker.objects.filter(id=worker_id, dead_at__isnull=True).update(dead_at=clock.database_now())
+
+
+def proof_of_death(worker: Worker) -> str:
+    """Words of proof when the process of a worker on this host is gone; empty when it lives or nobody here can tell."""
+    if worker.host != socket.gethostname() or not worker.boot_id:
+        return ""
+    if worker.boot_id != boot_id():
+        return "its host has started anew since"
+    started = pid_start(worker.pid)
+    if started == 0:
+        return f"no process {worker.pid} on its host"
+    if started != worker.pid_start:
+        return f"process {worker.pid} is another one by now"
+    return ""
+
+
+@cache
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def pid_start(pid: int) -> int:
+    """Clock ticks after boot at which the process began; 0 when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])

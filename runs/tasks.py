@@ -1,0 +1,57 @@
+"""Celery tasks of this tier: each takes ids, calls one verb, and may be lost or doubled without harm."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from celery import shared_task
+from celery.signals import worker_ready, worker_shutdown
+
+from agentstate.db import sql
+from runs.engine import hosting
+from runs.engine.watching import Watcher
+from runs.services import sweep as sweeping
+
+_watchers: list[Watcher] = []
+MONTHS_AHEAD = 13
+
+
+@shared_task(name="runs.drive", queue="drive")
+def drive(tenant_id: str, run_id: str) -> str:
+    """Look at this run."""
+    return hosting.drive(UUID(tenant_id), UUID(run_id))
+
+
+@shared_task(name="runs.sweep", queue="sweep")
+def sweep() -> int:
+    """The net below the watchers; over the agents of every worker."""
+    sweeping.expire_questions()
+    return sweeping.look()
+
+
+@shared_task(name="runs.fold_counts", queue="sweep")
+def fold_counts() -> int:
+    sweeping.drop_old()
+    return sweeping.fold_counts()
+
+
+@shared_task(name="runs.ensure_partitions", queue="sweep")
+def ensure_partitions() -> int:
+    """Months ahead of the trace; a month that is missing would stop every run created in it."""
+    found = sql.row("SELECT runs_ensure_partitions(%s)", [MONTHS_AHEAD])
+    return int(found[0]) if found else 0
+
+
+@worker_ready.connect
+def _watch(**_: Any) -> None:
+    hosting.register_everywhere()
+    watcher = Watcher()
+    _watchers.append(watcher)
+    watcher.start()
+
+
+@worker_shutdown.connect
+def _unwatch(**_: Any) -> None:
+    while _watchers:
+        _watchers.pop().stop()
