@@ -144,4 +144,5 @@ STATIC_ROOT = BASE_DIR / "static" / "collected"
 STATICFILES_DIRS = [BASE_DIR / "static" / "agentstate"]
 WHITENOISE_USE_FINDERS = True
 
-LOGGING_CONFIG = None  # agentstate.core has none; structlog is set up in agentstate.logs
+LOGGING_CONFIG = "agentstate.logs.configure"
+LOGGING = {"format": env("AGENTSTATE_LOG_FORMAT", ""), "level": env("AGENTSTATE_LOG_LEVEL", "INFO")}

@@ -15,7 +15,7 @@ import psycopg
 import redis
 from django.conf import settings
 
-from agentstate.celery import READY_KEY
+from agentstate.presence import READY_KEY
 
 POSTGRES_MIN = 150_000
 PGVECTOR_MIN = (0, 8)

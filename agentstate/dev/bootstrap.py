@@ -27,6 +27,8 @@ def enter_environment():
     if sys.version_info < (3, 11):
         sys.exit("agentstate needs Python 3.11 or newer; this is %s." % sys.version.split()[0])
     read_env_file(CHECKOUT / ".env")
+    if not os.environ.get("DATABASE_URL") and settings_module(sys.argv) == "agentstate.settings":
+        read_env_file(state_folder() / "environment")  # of the `up` that runs here, if one does
     inside_ours = Path(sys.prefix) == VENV
     if os.environ.get("AGENTSTATE_NO_VENV") or (sys.prefix != sys.base_prefix and not inside_ours):
         return
@@ -38,6 +40,11 @@ def enter_environment():
     os.execv(str(PYTHON), [str(PYTHON), *sys.argv])  # same pid: arguments, exit code and Ctrl-C are right for free
 
 
+def settings_module(argv):
+    """`up`, `stop` and `test` only start processes: they need none of the service's settings, and start 1 s sooner."""
+    return "agentstate.dev.settings" if argv[1:2] in (["up"], ["stop"], ["test"]) else "agentstate.settings"
+
+
 def read_env_file(path):
     """NAME=value lines into the environment; what is set already wins."""
     if not path.is_file():
@@ -47,6 +54,10 @@ def read_env_file(path):
         name = name[len("export ") :].strip() if name.startswith("export ") else name.strip()
         if separator and not name.startswith("#"):
             os.environ.setdefault(name, value.strip().strip("\"'"))
+
+
+def state_folder():
+    return Path(os.environ.get("AGENTSTATE_STATE_DIR") or CHECKOUT / ".state")
 
 
 def requirements():

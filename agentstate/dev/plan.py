@@ -60,6 +60,7 @@ def make(state: Path, port: int) -> Plan:
         "SANDBOX_DIR": str(state / "sandbox"),
         "SANDBOX_PORT": str(sandbox_port),
         "SANDBOX_SMTP_PORT": str(smtp_port),
+        "AGENTSTATE_LOG_FORMAT": os.environ.get("AGENTSTATE_LOG_FORMAT") or "console",
         "AGENTSTATE_NO_VENV": "1",
         "PYTHONPATH": str(CHECKOUT),
         **{name: kept[name] for name in ("SECRET_KEY", "AGENTSTATE_MASTER_KEY")},

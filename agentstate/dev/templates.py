@@ -39,7 +39,7 @@ def copy_into(root: Path, *, durable: bool = False) -> Postgres:
 def _template() -> Path:
     folder = CHECKOUT / ".state" / "templates"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ready = folder / _digest() / "postgres"
+    ready = folder / digest() / "postgres"
     with _locked(folder / "lock"):
         if not ready.exists():
             unfinished = folder / "new"
@@ -96,7 +96,7 @@ def _remove_old(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _digest() -> str:
+def digest() -> str:
     total = hashlib.sha256()
     for path in sorted(_sources()):
         total.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -109,7 +109,7 @@ def _sources() -> set[Path]:
     found = {path for root in roots for path in root.rglob("*.sql")}
     waiting = [path for root in roots for path in root.glob("**/migrations/*.py")]
     waiting += [CHECKOUT / "agentstate/settings.py", CHECKOUT / "agentstate/dev/servers.py", Path(__file__).resolve()]
-    waiting += (CHECKOUT / "agentstate").glob("*/apps.py")  # post_migrate receivers
+    waiting.append(CHECKOUT / "agentstate/tenants/apps.py")  # grants after migrate
     while waiting:
         path = waiting.pop()
         if path not in found:

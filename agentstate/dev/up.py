@@ -17,12 +17,12 @@ from typing import Any
 
 import redis
 
-from agentstate.celery import READY_KEY
-from agentstate.dev import external, plan
+from agentstate.dev import external, plan, prepared
 from agentstate.dev.children import dying_with_parent
 from agentstate.dev.plan import CHECKOUT, Plan
 from agentstate.dev.processes import Keeper, Relay, Service, stop_all
 from agentstate.dev.servers import CannotStart
+from agentstate.presence import READY_KEY
 
 POOL_CHILDREN = 4
 
@@ -109,7 +109,7 @@ class _Session:
         sandbox = self._keep(self.application, sandbox_service(self.plan))
         await asyncio.gather(sandbox, self._start_servers())
         write_environment(self.plan)
-        demo = await self._prepare()
+        demo = await asyncio.to_thread(prepared.read, self.plan) or await self._prepare()
         await asyncio.gather(*(self._keep(self.application, service) for service in application_services(self.plan)))
         print(greeting(self.plan, demo, time.monotonic() - self.started_at), flush=True)
 
@@ -153,6 +153,7 @@ class _Session:
         if child.returncode != 0:
             raise CannotStart(f"The database could not be prepared:\n{errors.decode(errors='replace').strip()}")
         made: dict[str, Any] = json.loads(output.splitlines()[-1])
+        prepared.write(self.plan, made)
         return made
 
     async def _stop(self) -> None:

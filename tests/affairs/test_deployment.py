@@ -12,8 +12,8 @@ from django.core.management import call_command
 from pytest_django import Settings
 
 from agentstate.affairs import deployment
-from agentstate.celery import READY_KEY
 from agentstate.dev.testing import superuser_url
+from agentstate.presence import READY_KEY
 
 UNREACHABLE = "redis://127.0.0.1:1/0"
 

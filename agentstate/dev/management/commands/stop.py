@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from agentstate.dev import up
+from agentstate.dev import bootstrap, up
 
 
 class Command(BaseCommand):
@@ -16,4 +15,4 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sys.exit(up.stop(settings.STATE_DIR))
+        sys.exit(up.stop(bootstrap.state_folder()))

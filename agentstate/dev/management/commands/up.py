@@ -6,10 +6,9 @@ import os
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from agentstate.dev import plan, up
+from agentstate.dev import bootstrap, plan, up
 
 
 class Command(BaseCommand):
@@ -21,4 +20,4 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=default, help=f"port of the dashboard (default {default})")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sys.exit(up.run(settings.STATE_DIR, options["port"]))
+        sys.exit(up.run(bootstrap.state_folder(), options["port"]))
