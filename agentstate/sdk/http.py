@@ -156,8 +156,11 @@ class HttpStore:
             where = f"{self._client.base_url.host} did not answer ({type(error).__name__})"
             raise _Failed(Unavailable(f"{where}; try again shortly.", retry_after_s=1), unsent=unsent) from error
         if answer.status_code in REPEATABLE_STATUS:
-            refused = isinstance(error := _error(answer), Unavailable) and error.data.get("request_id")
-            raise _Failed(error, unsent=bool(refused), rest_s=_retry_after(answer))
+            refusal = _error(answer)
+            ours = (
+                isinstance(refusal, Unavailable) and "request_id" in refusal.data
+            )  # a proxy has none
+            raise _Failed(refusal, unsent=ours, rest_s=_retry_after(answer))
         if answer.is_success:
             return wire.loads(answer.content) if answer.content else None
         raise _error(answer)
