@@ -83,6 +83,32 @@ def test_the_accepted_line_is_on_disk_before_the_act(tmp_path: Path, monkeypatch
     assert seen == ["write", "fsync", "decide", "write", "fsync"]
 
 
+def test_a_full_disk_refuses_the_call_and_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = ledger.Ledger(tmp_path / "ledger.jsonl")
+    book.accept(ledger.Call("crane.lift", "k1", {}))
+    real = os.write
+
+    def half(file: int, line: bytes) -> int:
+        real(file, bytes(line)[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", half)
+        with pytest.raises(ledger.LedgerFull, match="No space left"):
+            book.accept(ledger.Call("crane.lift", "k2", {}))
+    book.accept(ledger.Call("crane.lift", "k3", {}))
+    assert [line["key"] for line in ledger.read(tmp_path / "ledger.jsonl")] == ["k1", "k3"]
+    assert [line["key"] for line in ledger.Ledger(tmp_path / "ledger.jsonl").lines] == ["k1", "k3"]
+
+
+def test_a_full_ledger_refuses_further_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "LINES_MAX", 1)
+    book = ledger.Ledger(tmp_path / "ledger.jsonl")
+    book.accept(ledger.Call("crane.lift", "k1", {}))
+    with pytest.raises(ledger.LedgerFull, match="POST /reset"):
+        book.accept(ledger.Call("crane.lift", "k2", {}))
+
+
 def test_a_second_sandbox_in_the_same_folder_is_refused_with_a_sentence(mortal: Sandbox) -> None:
     with pytest.raises(RuntimeError, match="Another sandbox uses"):
         Sandbox.start(mortal.folder)

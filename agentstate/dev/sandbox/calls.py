@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,18 +47,20 @@ class Desk:
         self.ledger = ledger
         self.behaviour = behaviour
         self.shop = Shop(ledger)
-        self._closed = threading.Event()
         self._keys_busy = tuple(threading.Lock() for _ in range(LOCKS))
 
     def take(self, call: Call, *, hang_up: Callable[[], None]) -> tuple[Call, Answer]:
-        """Carry out one call; `hang_up` resets the caller's connection and may be called before the act."""
+        """Carry out one call; `hang_up` resets the caller's connection and may be called before the act.
+
+        Raises: LedgerFull; then nothing has happened.
+        """
         call = self.ledger.accept(call)
         switches = self.behaviour.take(call.tool)
         if switches.drop_early:
             hang_up()
-        self._closed.wait(switches.act_delay_s)
+        time.sleep(switches.act_delay_s)
         answer = self._carry_out(call, switches)
-        self._closed.wait(switches.reply_delay_s)
+        time.sleep(switches.reply_delay_s)
         if switches.drop_reply and not switches.drop_early:
             hang_up()
         lost = switches.drop_early or switches.drop_reply
@@ -78,7 +81,7 @@ class Desk:
     def slow_read(self, tool: str) -> int:
         """Reads obey delay, refuse and fail too. Gives the error status to answer with, or 0."""
         switches = self.behaviour.take(tool)
-        self._closed.wait(switches.act_delay_s + switches.reply_delay_s)
+        time.sleep(switches.act_delay_s + switches.reply_delay_s)
         return switches.refuse or switches.fail
 
     def reset(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 Phase = Literal["accepted", "acted", "replied"]
 Json = Any  # what json.loads gives
 Line = dict[str, Json]
+LINES_MAX = 500_000  # about 0.5 GB of memory; POST /reset empties it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class Call:
     caller_pid: int | None = None
     number: int = 0  # of this call in the ledger; given on acceptance
     attempt: int = 0  # how often this tool was called with this key, this call included
+
+
+class LedgerFull(Exception):
+    """The line could not be kept, so the call is not taken."""
 
 
 def payload_digest(payload: Json) -> str:
@@ -53,8 +58,10 @@ class Ledger:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def accept(self, call: Call) -> Call:
-        """Write the call down before anything is done about it; gives it back numbered."""
+        """Write the call down before anything is done about it; gives it back numbered. Raises: LedgerFull."""
         with self._lock:
+            if len(self.lines) >= LINES_MAX:
+                raise LedgerFull(f"The ledger has {LINES_MAX} lines; POST /reset empties it.")
             attempt = self._attempts.get((call.tool, call.key), 0) + 1
             numbered = Call(call.tool, call.key, call.payload, call.caller_pid, self._calls + 1, attempt)
             self._append("accepted", numbered, {"payload_sha": payload_digest(call.payload)}, sync=True)
@@ -63,7 +70,7 @@ class Ledger:
     def act(self, call: Call, decide: Callable[[], Json]) -> Json:
         """Do it: `decide` checks the rules under the lock and gives the result, which becomes true by being written.
 
-        Raises whatever `decide` raises; then nothing has happened.
+        Raises: whatever `decide` raises, LedgerFull; then nothing has happened.
         """
         with self._lock:
             result = decide()
@@ -112,10 +119,19 @@ class Ledger:
             "pid": call.caller_pid,
             **more,
         }
-        _write_all(self._file, json.dumps(line).encode() + b"\n")
-        if sync:
-            os.fsync(self._file)
+        self._write(json.dumps(line).encode() + b"\n", sync=sync)
         self._remember(line)
+
+    def _write(self, raw: bytes, *, sync: bool) -> None:
+        """All of it or nothing. Raises: LedgerFull on a full or failing disk."""
+        size = os.fstat(self._file).st_size
+        try:
+            _write_all(self._file, raw)
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, size)  # half a line would swallow the next one
+            raise LedgerFull(f"The ledger cannot be written: {error.strerror}.") from error
 
     def _remember(self, line: Line) -> None:
         self.lines.append(line)

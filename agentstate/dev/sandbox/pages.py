@@ -16,8 +16,8 @@ CSS = """
   --line: light-dark(#e6e6e2, #25282c); --text: light-dark(#1c1d1f, #e7e7e4); --muted: light-dark(#5a5d63, #a2a6ad);
   --accent: light-dark(#1d5fbf, #82b1ff); --tenant: light-dark(#6f7681, #8a919b) }
 * { box-sizing: border-box; margin: 0 }
-body { font: .875rem/1.25rem system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; background: var(--bg);
-  color: var(--text); border-top: 3px solid var(--tenant); overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
+body { font: .875rem/1.25rem system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: break-word;
+  background: var(--bg); color: var(--text); border-top: 3px solid var(--tenant); font-variant-numeric: tabular-nums }
 header { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; min-height: 48px; padding: 0 24px;
   border-bottom: 1px solid var(--line) }
 main { max-width: 900px; margin-inline: auto; padding: 20px 24px 64px }
@@ -28,12 +28,12 @@ a { color: var(--accent); text-underline-offset: 3px }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 2px }
 table { border-collapse: collapse; width: 100% }
 th { text-align: start; font-weight: 500; color: var(--muted); font-size: .8125rem }
-th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top }
+th, td { padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 dl { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: 4px 12px }
 dt { color: var(--muted) } dd { margin: 0 }
 pre { font: .8125rem/1.25rem ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre-wrap;
   background: var(--raise); border: 1px solid var(--line); border-radius: 4px; padding: 12px; margin-top: 12px }
-code { font: .78125rem ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
+code { overflow-wrap: anywhere; font: .78125rem ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
 """
 
 
@@ -92,10 +92,15 @@ def trouble(message: str) -> str:
 
 def _ledger_table(lines: list[Line]) -> str:
     rows = [
-        (escape(line["time"]), escape(line["tool"]), line["phase"], _outcome(line), str(line["attempt"]), _key(line))
+        (_time(line), escape(line["tool"]), line["phase"], _outcome(line), str(line["attempt"]), _key(line))
         for line in lines
     ]
     return _table(("Time", "Tool", "Phase", "Outcome", "Attempt", "Key"), rows, empty="No call has arrived.")
+
+
+def _time(line: Line) -> str:
+    day, clock = line["time"].split("T")
+    return f'<time datetime="{escape(line["time"])}" title="{day}">{escape(clock[:12])}</time>'
 
 
 def _key(line: Line) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agentstate.dev.sandbox import pages, research
 from agentstate.dev.sandbox.behaviour import BadSwitch
 from agentstate.dev.sandbox.calls import Desk, Known
-from agentstate.dev.sandbox.ledger import Call, Json
+from agentstate.dev.sandbox.ledger import Call, Json, LedgerFull
 from agentstate.dev.sandbox.mailbox import MESSAGES
 from agentstate.dev.sandbox.shop import Denied
 
@@ -93,6 +93,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json(trouble.status, {"error": str(trouble)})
         except Denied as no:
             self._json(no.status, {"error": str(no)})
+        except LedgerFull as full:
+            self._json(507, {"error": str(full)})
         except BadSwitch as wrong:
             self._json(422, {"error": str(wrong)})
 

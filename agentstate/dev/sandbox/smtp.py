@@ -15,7 +15,7 @@ from email.message import EmailMessage
 from typing import cast
 
 from agentstate.dev.sandbox.calls import Answer, Desk
-from agentstate.dev.sandbox.ledger import Call, Json
+from agentstate.dev.sandbox.ledger import Call, Json, LedgerFull
 from agentstate.dev.sandbox.server import reset_connection
 
 LINE_BYTES_MAX = 4096
@@ -120,7 +120,11 @@ class Session(socketserver.StreamRequestHandler):
         key = _header(message, "Message-ID").removeprefix("<").removesuffix(">")
         payload = _readable(message, sender=self.sender or "", recipients=self.recipients)
         call = Call("mail.send", key, payload, int(pid) if pid.isdecimal() else None)
-        call, answer = self.server.desk.take(call, hang_up=self._hang_up)
+        try:
+            call, answer = self.server.desk.take(call, hang_up=self._hang_up)
+        except LedgerFull:
+            self._say("452 no room")
+            return
         if not answer.lost:
             self._say(_reply(answer))
         self.server.desk.replied(call, answer, sent=True)
