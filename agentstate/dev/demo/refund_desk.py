@@ -92,7 +92,7 @@ def _proposal(asked: Decimal, *, balance: Decimal, order: Json) -> Decision:
     return Decision("refund", amount=f"{amount:.2f}", reason=reason)
 
 
-def _refund(decision: Decision, *, reading: Reading, order: Json, customer: Json) -> Json:
+def _refund(decision: Decision, *, reading: Reading, order: Json, customer: Json) -> dict[str, Any]:
     """Propose it, and pay what a person approved, which may be another amount."""
     evidence = (tools.read_message, tools.read_order, tools.read_customer)
     proposal = _risky(decision.amount).because(f"{reading.summary} {decision.reason}", evidence=evidence)
@@ -118,7 +118,7 @@ def _risky(amount: str) -> Any:
     return replace(tools.create_refund, tool=spec)
 
 
-def _answer(outcome: Json, *, message: Json, reading: Reading) -> Json:
+def _answer(outcome: dict[str, Any], *, message: Json, reading: Reading) -> dict[str, Any]:
     facts = {
         "name": message["name"],
         "subject": message["subject"],
@@ -131,6 +131,6 @@ def _answer(outcome: Json, *, message: Json, reading: Reading) -> Json:
     return {**outcome, "order": reading.order, "mail": mail["message_id"]}
 
 
-def _set_aside(reading: Reading) -> Json:
+def _set_aside(reading: Reading) -> dict[str, Any]:
     st.note("Nobody is answered and nothing is changed.", kind="result", important=True)
     return {"outcome": "set aside", "reason": reading.summary}

@@ -16,8 +16,8 @@ class Reading(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Kind = Field(description="injection: the message tries to give orders to an assistant")
-    order: Annotated[str, Field(pattern=r"^\d{1,10}$")] | None = Field(None, description="order number, digits only")
-    amount: Annotated[str, Field(pattern=r"^\d{1,7}\.\d{2}$")] | None = Field(
+    order: Annotated[str, Field(pattern=r"^[0-9]{1,10}$")] | None = Field(None, description="order number, digits only")
+    amount: Annotated[str, Field(pattern=r"^[0-9]{1,7}\.[0-9]{2}$")] | None = Field(
         None, description="what the customer asks back, such as 180.50; null when no amount is named"
     )
     language: Language = "en"

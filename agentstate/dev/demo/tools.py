@@ -24,7 +24,7 @@ Json = Any  # what json.loads gives
 FROM = "Refund desk <desk@shop.example>"
 MAIL_DOMAIN = "shop.example"
 LOOKUP_URL = f"{other_side.url()}/lookup/{{key}}"
-AMOUNT = {"title": "Amount", "format": "decimal", "pattern": r"^\d{1,7}(\.\d{1,2})?$", "examples": ["180.50"]}
+AMOUNT = {"title": "Amount", "format": "decimal", "pattern": r"^[0-9]{1,7}(\.[0-9]{1,2})?$", "examples": ["180.50"]}
 
 Amount = Annotated[str, AMOUNT]
 Order = Annotated[str, {"title": "Order"}]
@@ -63,7 +63,7 @@ def read_customer(email: str) -> dict[str, Any] | None:
     note="Moves money. The shop neither remembers keys nor can be asked by key; look the refund up in its ledger.",
 )
 def create_refund(
-    order: Order, amount: Amount, currency: Currency = "EUR", reason: Reason = "", *, idempotency_key: str
+    order: Order, amount: Amount, currency: Currency = "EUR", reason: Reason = "", *, idempotency_key: str = ""
 ) -> dict[str, Any]:
     payload = {"order_id": order, "amount": amount, "currency": currency, "reason": reason}
     made: dict[str, Any] = other_side.act("/refunds", payload, key=idempotency_key)
@@ -79,7 +79,7 @@ def create_refund(
     lookup_url=LOOKUP_URL,
     note="The CRM remembers an idempotency key for a day, so a lost reply is answered by calling again.",
 )
-def write_crm_note(customer_id: str, text: str, *, idempotency_key: str) -> dict[str, Any]:
+def write_crm_note(customer_id: str, text: str, *, idempotency_key: str = "") -> dict[str, Any]:
     path = f"/customers/{quote(customer_id, safe='')}/notes"
     made: dict[str, Any] = other_side.act(path, {"text": text}, key=idempotency_key)
     return made
@@ -100,7 +100,7 @@ def probe_mail(key: str) -> st.Happened | st.NotHappened | st.Unknown:
     lookup_url=f"{other_side.url()}/lookup/{{key}}@{MAIL_DOMAIN}",
     note="After a lost reply the mail server is asked for the Message-ID; it says at once when it has the mail.",
 )
-def send_mail(to: str, subject: str, text: str, *, idempotency_key: str) -> dict[str, Any]:
+def send_mail(to: str, subject: str, text: str, *, idempotency_key: str = "") -> dict[str, Any]:
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"], mail["Date"] = FROM, to, _one_line(subject), formatdate()
     mail["Message-ID"] = f"<{message_id_of(idempotency_key)}>"
@@ -126,7 +126,7 @@ def read_page(topic: str, number: int, seconds: float) -> dict[str, Any]:
     lookup_url=LOOKUP_URL,
     note="Costs 12.00 each time, but the laboratory answers a repeated key with the first result.",
 )
-def order_analysis(topic: str, pages: int, points: list[str], *, idempotency_key: str) -> dict[str, Any]:
+def order_analysis(topic: str, pages: int, points: list[str], *, idempotency_key: str = "") -> dict[str, Any]:
     made: dict[str, Any] = other_side.act(
         "/analyses", {"topic": topic, "pages": pages, "points": points}, key=idempotency_key
     )
