@@ -7,9 +7,7 @@ from django.db import transaction
 from agentstate.db import locks, sql
 
 LOCK_WAIT_S = 2.0
-IS_KNOWN = """
-SELECT c.epoch FROM audit_cluster c, pg_control_system() s WHERE c.system_id = s.system_identifier
-"""
+SEEN = "SELECT c.epoch, c.system_id = s.system_identifier FROM audit_cluster c, pg_control_system() s"
 ENTER = """
 INSERT INTO audit_cluster (id, epoch, system_id, since)
 SELECT 1, 1, s.system_identifier, statement_timestamp() FROM pg_control_system() s
@@ -24,11 +22,23 @@ def observe() -> int:
     Raises: LockTimeout while a transaction that wrote under the former epoch is open. Locks: the table, so that
     whoever read the former epoch has ended and whoever comes later reads the new one. Idempotent.
     """
+    if is_known():
+        return current()
     with transaction.atomic():
-        known = sql.row(IS_KNOWN)
-        if known:
-            return int(known[0])
-        with locks.lock_timeout(LOCK_WAIT_S):
-            sql.execute("LOCK TABLE audit_cluster IN ACCESS EXCLUSIVE MODE")
+        if sql.row(SEEN):  # before the first seal everybody writes epoch 1 anyway: nobody to wait for
+            with locks.lock_timeout(LOCK_WAIT_S):
+                sql.execute("LOCK TABLE audit_cluster IN ACCESS EXCLUSIVE MODE")
         sql.execute(ENTER)
-        return int((sql.row(IS_KNOWN) or (1,))[0])
+    return current()
+
+
+def current() -> int:
+    """The epoch that entries are written under now."""
+    seen = sql.row(SEEN)
+    return int(seen[0]) if seen else 1
+
+
+def is_known() -> bool:
+    """Whether this cluster opened the current epoch; False between a restore and the next seal."""
+    seen = sql.row(SEEN)
+    return bool(seen and seen[1])

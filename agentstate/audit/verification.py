@@ -17,7 +17,7 @@ from uuid import UUID
 from django.apps import apps
 from django.db import connection, models, transaction
 
-from agentstate.audit import sealing, trail
+from agentstate.audit import clusters, sealing, trail
 from agentstate.audit.models import AuditSeal
 from agentstate.db import sql
 from agentstate.tenants.scope import tenant_scope
@@ -46,8 +46,14 @@ WHERE NOT e.action = ANY(%s) AND NOT EXISTS (SELECT FROM {table} o WHERE o.id = 
 WINDOWS = """
 SELECT s.id, count(e.id), sha256(coalesce(string_agg(e.sha, ''::bytea ORDER BY e.id), ''::bytea))
 FROM audit_seal s LEFT JOIN audit_entry e
-  ON e.epoch = s.epoch AND ((e.xid >= s.from_xid AND e.xid < s.to_xid) OR e.id > s.after_id)
+  ON e.epoch = s.epoch AND ((e.xid >= s.from_xid AND e.xid < s.to_xid AND e.id <= s.last_id) OR e.id > s.after_id)
 GROUP BY s.id ORDER BY s.seq
+"""
+# How many entries are old enough to be under a seal. Between a restore and the next seal, entries get small numbers
+# and no seal yet; they are those with greater ids.
+SEALABLE = """
+SELECT count(*) FROM audit_entry e
+WHERE (e.epoch < %s OR (e.epoch = %s AND e.xid < %s)) AND (%s OR e.id <= %s)
 """
 
 
@@ -122,13 +128,21 @@ def _heads() -> Iterator[Finding]:
 def _seals(tenant_id: UUID) -> Iterator[Finding]:
     windows = sql.stream(WINDOWS)
     last: AuditSeal | None = None
+    sealed = 0
     for (_, n, digest), seal in zip(windows, AuditSeal.objects.order_by("seq").iterator(), strict=True):
         text = _judge(seal, last, n=n, digest=digest)
         if not text and not compare_digest(bytes(seal.mac), sealing.mac_of(tenant_id, bytes(seal.root))):
             text = "it was not made with this tenant's key"
         if text:
             yield _finding("seal", "seal", tenant_id, seal.seq, text)
-        last = seal
+        last, sealed = seal, sealed + n
+    if last and (strays := _sealable(last) - sealed):
+        yield _finding("seal", "seal", tenant_id, last.seq, f"{strays} entries of its time or before are under no seal")
+
+
+def _sealable(last: AuditSeal) -> int:
+    known = clusters.is_known()
+    return int((sql.row(SEALABLE, [last.epoch, last.epoch, last.to_xid, known, last.last_id]) or (0,))[0])
 
 
 def _judge(seal: AuditSeal, last: AuditSeal | None, *, n: int, digest: bytes) -> str:
