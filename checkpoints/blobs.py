@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from agentstate.core import canonical
 from agentstate.core.errors import Corrupt
 from agentstate.core.limits import VALUE_BYTES_INLINE
 from agentstate.crypto import sealing
@@ -27,10 +28,10 @@ PUT = "SELECT checkpoints_put_blob(%s, %s, %s, %s)"
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """A row to insert; `bytes` is the length of the plaintext."""
+    """A row to insert."""
 
     sha: bytes
-    bytes: int
+    text_bytes: int  # before sealing
     body: bytes
 
 
@@ -74,6 +75,11 @@ def references(value: Any) -> Iterator[bytes]:
             children = value["is"].values()
         for child in children:
             yield from references(child)
+
+
+def references_in(plain: bytes) -> Iterator[bytes]:
+    """The same from a frame's stored bytes."""
+    return references(canonical.loads(plain))
 
 
 def seal(key: bytes, text: bytes, *, sha: bytes, tenant_id: UUID, run_id: UUID) -> BlobRow:

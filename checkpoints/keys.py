@@ -5,6 +5,7 @@ Every opening reads the row, so that a destroyed key is gone for all processes a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from uuid import UUID
 
@@ -38,6 +39,18 @@ def existing(run_id: UUID) -> bytes:
     if found is None:
         raise Corrupt(f"{public_id('run', run_id)} has no key.", run=public_id("run", run_id), failed="key missing")
     return _open(run_id, found)
+
+
+def several(run_ids: Iterable[UUID]) -> dict[UUID, bytes]:
+    """The keys of these runs in one read; those that have none or whose key was destroyed are left out."""
+    found = sql.rows(
+        "SELECT run_id, wrapped FROM checkpoints_runkey WHERE run_id = ANY(%s) AND wrapped <> ''", [list(set(run_ids))]
+    )
+    return {run_id: _unwrap(current_tenant(), run_id, bytes(wrapped)) for run_id, wrapped in found}
+
+
+def is_destroyed(run_id: UUID) -> bool:
+    return _wrapped(run_id) == b""
 
 
 def destroy(run_id: UUID) -> None:
@@ -105,7 +118,7 @@ def _unwrap(tenant_id: UUID, run_id: UUID, wrapped: bytes) -> bytes:
 
 def _older_than(version: int, *, after: UUID, limit: int) -> list[tuple[UUID, bytes]]:
     # Index: checkpoints_runkey_tenant_run.
-    return sql.rows(  # type: ignore[return-value]
+    return sql.rows(
         "SELECT run_id, wrapped FROM checkpoints_runkey WHERE run_id > %s"
         " AND key_version < %s AND destroyed_at IS NULL ORDER BY run_id LIMIT %s FOR UPDATE SKIP LOCKED",
         [after, version, limit],

@@ -120,6 +120,12 @@ def load_plain(tenant_id: UUID, run_id: UUID, n: int) -> bytes:
     raise NotFound(f"Frame {n} of {public_id('run', run_id)} is not kept.")
 
 
+def plains(tenant_id: UUID, run_id: UUID) -> Iterator[tuple[int, bytes]]:
+    """Number and stored bytes of all kept frames, oldest first. Raises: Corrupt."""
+    for found in _Reader(tenant_id, run_id, None).walk(0):
+        yield found.head.n, found.plain
+
+
 def history(tenant_id: UUID, run_id: UUID, expect: Expect | None = None, *, after: int = 0) -> Iterator[Loaded]:
     """All kept frames with n > `after`, oldest first, a few in memory at a time. Raises: Corrupt."""
     expect = expect or Expect()

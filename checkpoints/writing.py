@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from checkpoints.reading import Loaded
 
 # tenant_id comes from the scope, created from the clock of the database.
-INSERT = """
-INSERT INTO checkpoints_frame
-    (run_id, n, generation, step_seq, kind, base_n, schema_version, sha, chain, plain_bytes, body, fence)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
+COLUMNS = (
+    *("run_id", "n", "generation", "step_seq", "kind", "base_n", "schema_version"),
+    *("sha", "chain", "plain_bytes", "body", "fence"),
+)
+INSERT = f"INSERT INTO checkpoints_frame ({', '.join(COLUMNS)}) VALUES ({', '.join(['%s'] * len(COLUMNS))})"
 
 
 class FrameRow(NamedTuple):  # a frozen dataclass of so many fields takes 4 us longer to make
@@ -143,7 +143,7 @@ class FrameWriter:
         lean, texts = blobs.detach(doc, sha=self._codec.sha)
         plain = canonical.dumps(lean)
         _check_size(lean, plain, STATE_BYTES_MAX)
-        # Compaction keeps what the newest frame refers to, and nothing else for certain: only that need not be sent again.
+        # Compaction keeps what the newest frame refers to, and nothing else for certain: the rest is sent again.
         new = [self._seal(sha, text) for sha, text in texts.items() if sha not in self._references]
         return plain, frozenset(texts), tuple(new)
 
@@ -164,20 +164,7 @@ def insert(frame: FrameRow) -> None:
 
 def columns(frame: FrameRow) -> list[Any]:
     """The arguments of INSERT, in its order."""
-    return [
-        frame.run_id,
-        frame.n,
-        frame.generation,
-        frame.step_seq,
-        frame.kind,
-        frame.base_n,
-        frame.schema_version,
-        frame.sha,
-        frame.chain,
-        frame.plain_bytes,
-        frame.body,
-        frame.fence,
-    ]
+    return [getattr(frame, name) for name in COLUMNS]
 
 
 def _check_size(doc: dict[str, Any], plain: bytes, cap: int) -> None:
