@@ -4,6 +4,8 @@ This file, and every package above it, parses on Python 3.8, so that an old inte
 Only the standard library may be imported here.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import subprocess
@@ -19,7 +21,7 @@ EXTRAS = ("server", "embedded", "dev")
 TAIL_LINES = 12
 
 
-def enter_environment():
+def enter_environment() -> None:
     """Return inside an environment that has what we need, or replace this process by one that is.
 
     Does nothing in somebody's own virtual environment, or with AGENTSTATE_NO_VENV (an image has its own).
@@ -40,12 +42,12 @@ def enter_environment():
     os.execv(str(PYTHON), [str(PYTHON), *sys.argv])  # same pid: arguments, exit code and Ctrl-C are right for free
 
 
-def settings_module(argv):
+def settings_module(argv: list[str]) -> str:
     """`up`, `stop` and `test` only start processes: they need none of the service's settings, and start 1 s sooner."""
     return "agentstate.dev.settings" if argv[1:2] in (["up"], ["stop"], ["test"]) else "agentstate.settings"
 
 
-def read_env_file(path):
+def read_env_file(path: Path) -> None:
     """NAME=value lines into the environment; what is set already wins."""
     if not path.is_file():
         return
@@ -56,11 +58,11 @@ def read_env_file(path):
             os.environ.setdefault(name, value.strip().strip("\"'"))
 
 
-def state_folder():
+def state_folder() -> Path:
     return Path(os.environ.get("AGENTSTATE_STATE_DIR") or CHECKOUT / ".state")
 
 
-def requirements():
+def requirements() -> list[str]:
     """What pyproject.toml lists. Passed as arguments: nothing of ours is installed, so nothing of ours can be stale."""
     import tomllib
 
@@ -69,15 +71,15 @@ def requirements():
     return sorted(project["dependencies"] + [line for extra in EXTRAS for line in extras[extra]])
 
 
-def digest(wanted):
+def digest(wanted: list[str]) -> str:
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
-def is_current(wanted):
+def is_current(wanted: list[str]) -> bool:
     return STAMP.is_file() and STAMP.read_text() == digest(wanted)
 
 
-def install(wanted):
+def install(wanted: list[str]) -> None:
     """Make .venv and install. The stamp is removed first and written last: an interrupted install is repeated."""
     import fcntl
 
@@ -93,7 +95,7 @@ def install(wanted):
         STAMP.write_text(digest(wanted))
 
 
-def install_with_uv(wanted):
+def install_with_uv(wanted: list[str]) -> bool:
     """Quick where uv is there. uv does not read pip's configuration, so its failure is not the end."""
     from shutil import which
 
@@ -104,7 +106,7 @@ def install_with_uv(wanted):
     return all(succeeds(step, quiet=True) for step in [*make, [uv, "pip", "install", "--python", str(PYTHON), *wanted]])
 
 
-def install_with_pip(wanted):
+def install_with_pip(wanted: list[str]) -> bool:
     if not os.access(str(PYTHON), os.X_OK) or not has_pip():
         if find_spec("ensurepip") is None:
             sys.exit("This Python cannot make virtual environments. Install python3-venv (or uv) and run again.")
@@ -113,16 +115,16 @@ def install_with_pip(wanted):
     return succeeds([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *wanted])
 
 
-def base_python():
+def base_python() -> str:
     """The interpreter outside any environment: --clear removes the one inside."""
-    return getattr(sys, "_base_executable", sys.executable)
+    return str(getattr(sys, "_base_executable", sys.executable))
 
 
-def has_pip():
+def has_pip() -> bool:
     return subprocess.run([str(PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode == 0
 
 
-def succeeds(command, quiet=False):
+def succeeds(command: list[str], quiet: bool = False) -> bool:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     if done.returncode != 0 and not quiet:
         print("\n".join(done.stdout.splitlines()[-TAIL_LINES:]), file=sys.stderr)

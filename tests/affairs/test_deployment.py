@@ -35,7 +35,7 @@ def test_a_prepared_database_has_no_trouble() -> None:
 
 @pytest.mark.django_db
 def test_a_role_that_could_bypass_row_security_is_refused() -> None:
-    name = settings.DATABASES["default"]["NAME"]
+    name = str(settings.DATABASES["default"]["NAME"])
     assert "is a superuser" in trouble(superuser_url(name))
     assert "owns tables" in trouble(settings.DATABASE_OWNER_URL)
 
