@@ -38,7 +38,10 @@ def check_application_role(
     """E003: row security would not hold for the role in DATABASE_URL."""
     if "default" not in (databases or ()):
         return []
-    reason = unsafe_reason(connections["default"])
+    try:
+        reason = unsafe_reason(connections["default"])
+    except ImproperlyConfigured as refusal:  # the first connection of this process was refused already
+        reason = str(refusal)
     return [checks.Error(reason, id="tenants.E003")] if reason else []
 
 

@@ -110,7 +110,7 @@ def entry(note: UUID) -> int:
             " VALUES ('x', %s, 1, 'x', '', '', 'system', 'x', 'x', now(), '{}', %s, 'x', 1, 1)",
             [new_id(), note],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def test_key_resolution_gives_the_tenant_of_the_key_and_nothing_of_another(acme: Tenant, globex: Tenant) -> None:

@@ -104,9 +104,9 @@ def test_a_grant_on_a_partition_is_noticed(owner: psycopg.Connection) -> None:
         CREATE POLICY tenant ON parted USING (tenant_id = (SELECT agentstate_tenant()));
         GRANT SELECT ON parted TO app
     """)
-    assert problems(owner) == []
+    assert not [problem for problem in problems(owner) if problem.startswith("parted")]
     owner.execute(b"GRANT SELECT (month) ON parted_1 TO app")
-    assert problems(owner) == ["parted_1: a partition has grants, and no policy of its own"]
+    assert "parted_1: a partition has grants, and no policy of its own" in problems(owner)
 
 
 def test_default_privileges_would_be_noticed(owner: psycopg.Connection) -> None:
@@ -125,7 +125,7 @@ def test_a_composite_foreign_key_that_crosses_its_columns_is_noticed(owner: psyc
         ALTER TABLE child ENABLE ROW LEVEL SECURITY; ALTER TABLE child FORCE ROW LEVEL SECURITY;
         CREATE POLICY tenant ON child USING (tenant_id = (SELECT agentstate_tenant()))
     """)
-    assert problems(owner) == ["child: the foreign key crossed leaves the tenant out"]
+    assert "child: the foreign key crossed leaves the tenant out" in problems(owner)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,8 @@ def test_every_constraint_can_be_unmade_and_made_again() -> None:
 FACTS = """
 SELECT c.relname, (SELECT array_agg(a ORDER BY a) FROM unnest(c.relacl::text[]) a), c.relrowsecurity,
   c.relforcerowsecurity,
-  (SELECT array_agg(p.polname || pg_get_expr(p.polqual, c.oid) ORDER BY p.polname) FROM pg_policy p WHERE p.polrelid = c.oid),
+  (SELECT array_agg(p.polname || pg_get_expr(p.polqual, c.oid) ORDER BY p.polname)
+     FROM pg_policy p WHERE p.polrelid = c.oid),
   (SELECT array_agg(t.tgname ORDER BY t.tgname) FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
   (SELECT array_agg(k.conname ORDER BY k.conname) FROM pg_constraint k WHERE k.conrelid = c.oid)
 FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1

@@ -115,9 +115,10 @@ def test_without_the_right_master_key_nothing_opens_and_nothing_is_replaced(acme
     settings.MASTER_KEY = OLD
     keyring.ensure(acme.pk)
     settings.MASTER_KEY = NEW
-    for use in (lambda: keyring.hmac(acme.pk, b"m"), lambda: keyring.wrap_key(acme.pk, bytes(32), aad=AAD)):
-        with pytest.raises(Corrupt, match="master"):
-            use()
+    with pytest.raises(Corrupt, match="master"):
+        keyring.hmac(acme.pk, b"m")
+    with pytest.raises(Corrupt, match="master"):
+        keyring.wrap_key(acme.pk, bytes(32), aad=AAD)
     with tenant_scope(acme.pk):
         assert KeyRing.objects.count() == 2
 

@@ -87,9 +87,10 @@ def test_an_unknown_role_is_refused(admin: Actor, role: str) -> None:
 
 def test_the_last_admin_stays(acme: Tenant, admin: Actor) -> None:
     alice = User.objects.get(pk=admin.id)
-    for act in (lambda: members.remove(alice.pk, actor=admin), lambda: demote(alice, admin)):
-        with pytest.raises(Conflict, match="last admin"):
-            act()
+    with pytest.raises(Conflict, match="last admin"):
+        members.remove(alice.pk, actor=admin)
+    with pytest.raises(Conflict, match="last admin"):
+        demote(alice, admin)
     second = make_user("second@x.example")
     members.add(second, role="admin", actor=admin)
     second.is_active = False
@@ -132,31 +133,29 @@ def test_two_admins_cannot_remove_each_other_at_once(committed_db: None) -> None
 
 
 def test_only_admins_change_members(acme: Tenant, admin: Actor) -> None:
+    stranger = make_user("stranger@x.example")
     for role in ("viewer", "operator", "approver"):
         user = make_user(f"{role}@x.example")
         members.add(user, role=role, actor=admin)
         actor = members.membership(user, acme)
-        stranger = make_user(f"stranger-{role}@x.example")
-        for act in (
-            lambda: members.add(stranger, role="viewer", actor=actor),
-            lambda: members.invite(email="x@x.example", role="viewer", actor=actor),
-            lambda: members.change_role(user.pk, role="admin", actor=actor),
-            lambda: members.remove(user.pk, actor=actor),
-        ):
-            with pytest.raises(Forbidden):
-                act()
+        with pytest.raises(Forbidden):
+            members.add(stranger, role="viewer", actor=actor)
+        with pytest.raises(Forbidden):
+            members.invite(email="x@x.example", role="viewer", actor=actor)
+        with pytest.raises(Forbidden):
+            members.change_role(user.pk, role="admin", actor=actor)
+        with pytest.raises(Forbidden):
+            members.remove(user.pk, actor=actor)
 
 
 def test_an_admin_of_another_tenant_reaches_nobody_here(acme: Tenant, admin: Actor) -> None:
     charlie = admin_of(make_tenant("globex"))
     bob = make_user("bob@x.example")
     members.add(bob, role="viewer", actor=admin)
-    for act in (
-        lambda: members.change_role(bob.pk, role="admin", actor=charlie),
-        lambda: members.remove(bob.pk, actor=charlie),
-    ):
-        with pytest.raises(NotFound):
-            act()
+    with pytest.raises(NotFound):
+        members.change_role(bob.pk, role="admin", actor=charlie)
+    with pytest.raises(NotFound):
+        members.remove(bob.pk, actor=charlie)
     assert members.membership(bob, acme).role == "viewer"
 
 
