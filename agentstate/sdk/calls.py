@@ -160,7 +160,8 @@ class Attempt:
     def _check_moment(self) -> None:
         executor = self._executor
         if not self._step.has_effect:
-            return executor.trust.check()
+            executor.trust.check()
+            return
         limit_s = self._begun.call_for_s
         is_late = limit_s > 0 and executor.monotonic() > self._request.asked_at + limit_s
         if is_late or executor.trust.remaining_s() <= 0:

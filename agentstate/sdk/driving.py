@@ -87,7 +87,7 @@ async def _begin_async(executor: Executor, start: StepStart) -> tuple[Begun, flo
 
 
 def _remembered(executor: Executor, call: Call, error: BaseException) -> BaseException:
-    """An interrupt that the agent's code may swallow is raised again at the next boundary of its scope, or of the run."""
+    """What the agent's code may swallow is raised again at the next boundary of its scope, or of the run."""
     if isinstance(error, Waiting):
         call.scope.halted = call.scope.halted or error
         return error

@@ -6,6 +6,7 @@ Invariant: nothing is called unless the service said so under this claim's fence
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import os
@@ -273,16 +274,12 @@ class Executor:
         """Record what is known about a call that took too long; then this process must end."""
         self._is_stuck = True
         self.deferred.add_finish(flight.on_timeout)
-        try:
+        with contextlib.suppress(RunInterrupted, DomainError):  # fenced: who has the run now judges it by its class
             self.turns.flush()
-        except (RunInterrupted, DomainError):
-            pass  # fenced: somebody else has the run, and judges the call by its class
 
     def _leave_when_stuck(self) -> None:
         if not self._is_stuck or self.flights.leaves():
             return
-        try:
+        with contextlib.suppress(RunInterrupted, DomainError):
             self._close(Park("retry", due_s=0.0, detail="a call took too long"))
-        except (RunInterrupted, DomainError):
-            pass
         self._on_stuck()

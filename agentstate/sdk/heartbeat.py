@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -115,11 +116,9 @@ class Heartbeat:
     def _show(self) -> None:
         self._show_at = None
         entries = self._deferred.unshown()
-        try:
+        with contextlib.suppress(DomainError):  # the next turn makes them durable
             if entries:
                 self._store.note(self._claim, entries)
-        except DomainError:
-            pass  # the next turn makes them durable, and rebuilds the live view
 
     def _flush(self) -> None:
         try:

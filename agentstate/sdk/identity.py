@@ -21,7 +21,9 @@ _SEPARATORS = "/#:"
 def check_name(name: str) -> str:
     """Raises: ValueError for a name that would make paths ambiguous. An author's mistake, found at import."""
     if not name or len(name) > NAME_CHARS_MAX or any(mark in name for mark in _SEPARATORS) or not name.isprintable():
-        raise ValueError(f"{name!r} is no usable name: 1 to {NAME_CHARS_MAX} printable characters, none of '/', '#', ':'.")
+        raise ValueError(
+            f"{name!r} is no usable name: 1 to {NAME_CHARS_MAX} printable characters, none of '/', '#', ':'."
+        )
     return name
 
 

@@ -6,8 +6,8 @@ failed      a step without side effects raised
 unknown     it may have happened; the class of the effect decides what is done about it
 
 Only what proves that nothing happened counts as proof. A timeout never does. Of the 4xx answers these do not either:
-408 (the server gave up in the middle), 409 (often the answer to a repeated key), 425 and 429 (may come from a proxy in front
-of a server that has the request); they are unknown.
+408 (the server gave up in the middle), 409 (often the answer to a repeated key), 425 and 429 (may come from a proxy in
+front of a server that has the request); they are unknown.
 """
 
 from __future__ import annotations

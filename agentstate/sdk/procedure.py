@@ -83,10 +83,6 @@ def proceed(executor: Executor, call: Call, *, due_s: float | None = None) -> St
         return _answer_from(record, call)
     executor.check_boundary(call.scope)
     executor.book.check_expected(call.identity, scope=call.scope.path, shared=call.scope.shared)
-    if record is not None and record.kind == "group" and record.status == "started":
-        begun = Begun("execute", record.seq, record.attempt)
-        ending = yield Invoke(call, begun, executor.monotonic(), 0)
-        return _value_of(ending, call)
     return (yield from _until_over(executor, call, _start_of(call, record, due_s), record.retry if record else 0))
 
 
@@ -199,4 +195,3 @@ def _wait(executor: Executor, wait_s: float, *, why: Any) -> Steps:
         raise Waiting(Park(why, due_s=wait_s))
     yield Pause(wait_s)
     return None
-

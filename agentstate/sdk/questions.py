@@ -23,7 +23,9 @@ def ask(
     expires_in: str | float | None = None,
     key: str = "",
 ) -> Any:
-    """The person's answer. `schema`: a type, a dataclass, a Pydantic model, or a JSON Schema. Async: `await st.ask(..)`.
+    """The person's answer. In async code: `await st.ask(...)`.
+
+    `schema`: a type, a dataclass, a Pydantic model, or a JSON Schema.
 
     Raises: Rejected (the person declined to answer), Expired, Withdrawn.
     """
@@ -43,7 +45,12 @@ def ask(
 
 
 def call_of(
-    frame: context.Frame, step: Step[Any, Any], *, payload: dict[str, Any], key: str = "", question: Question | None = None
+    frame: context.Frame,
+    step: Step[Any, Any],
+    *,
+    payload: dict[str, Any],
+    key: str = "",
+    question: Question | None = None,
 ) -> Call:
     """A call of a step that has no function: a question or a timer."""
     if frame.in_effect:

@@ -60,7 +60,9 @@ class Book:
         """Raises: Ended when one more step would be more than a generation may have."""
         count = len(self._records) + self._fresh
         if count >= GENERATION_STEPS_MAX:
-            text = f"The generation has {count:,} steps, and no more fit. Close it with st.continue_from(state) in time."
+            text = (
+                f"The generation has {count:,} steps, and no more fit. Close it with st.continue_from(state) in time."
+            )
             raise Ended(End("failed", failure=Failure("GenerationTooLong", text)))
         if count >= GENERATION_STEPS_WARN and not self._warned:
             self._warned = True

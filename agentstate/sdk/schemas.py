@@ -46,7 +46,7 @@ def schema_of(hint: Any) -> dict[str, Any]:
 
 
 def of_arguments(fn: Callable[..., Any], *, locked: Sequence[str] = (), hidden: Sequence[str] = ()) -> dict[str, Any]:
-    """The schema of a function's arguments as one object. `locked` ones are readOnly: a person sees, but may not edit."""
+    """A function's arguments as one object. `locked` ones are readOnly: a person sees, but may not edit them."""
     hints = hints_of(fn)
     properties: dict[str, Any] = {}
     required: list[str] = []

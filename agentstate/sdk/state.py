@@ -155,5 +155,6 @@ def _check_size(sizes: dict[str, int]) -> None:
     largest = sorted(sizes, key=lambda key: -sizes[key])[:3]
     named = ", ".join(f"{key} ({sizes[key]:,} bytes)" for key in largest)
     raise TooLarge(
-        f"The state is {total:,} bytes, at most {STATE_BYTES_MAX:,} are kept. Largest: {named}.", field=f"/state/{largest[0]}"
+        f"The state is {total:,} bytes, at most {STATE_BYTES_MAX:,} are kept. Largest: {named}.",
+        field=f"/state/{largest[0]}",
     )

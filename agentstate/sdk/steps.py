@@ -91,8 +91,8 @@ class Step(Generic[P, R]):
 
     def prepare(self, frame: context.Frame, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Name the call and freeze its payload. Raises: Invalid for arguments without a JSON form, TypeError."""
-        if frame.in_effect:
-            raise TypeError(f"{frame.call.step.name} has side effects and is a leaf: it cannot call the step {self.name}.")  # type: ignore[union-attr]
+        if frame.call is not None and frame.in_effect:
+            raise TypeError(f"{frame.call.step.name} has side effects and is a leaf: it cannot call {self.name}.")
         arguments = self._bind(args, kwargs)
         raw = values.encode(arguments)
         call_key = self.call_key or self._derive_key(arguments)
@@ -103,10 +103,10 @@ class Step(Generic[P, R]):
 
     def invoke(self, arguments: Mapping[str, Any], *, key: str) -> Any:
         """Call the function itself: a value, or a coroutine for an async one."""
-        bound = inspect.BoundArguments(self.signature, dict(arguments))  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.signature, dict(arguments))
         if self.takes_key:
             bound.arguments[KEY_ARGUMENT] = key
-        return self.fn(*bound.args, **bound.kwargs)  # type: ignore[arg-type]
+        return self.fn(*bound.args, **bound.kwargs)
 
     def hydrated_arguments(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments a person edited, as what the annotations name."""
@@ -280,9 +280,9 @@ def _check_effect(effect: str, *, window: object, probe: object) -> None:
     if effect not in get_args(EffectClass):
         raise ValueError(f"effect is one of {', '.join(get_args(EffectClass))}, not {effect!r}.")
     if effect == "keyed" and window is None:
-        raise ValueError('effect="keyed" needs window=: how long the other side remembers an idempotency key, e.g. "24h".')
+        raise ValueError('effect="keyed" needs window=, how long the other side remembers a key, e.g. "24h".')
     if effect == "probed" and probe is None:
-        raise ValueError('effect="probed" needs probe=: a function of the key that returns Happened, NotHappened or Unknown.')
+        raise ValueError('effect="probed" needs probe=, a function of the key: Happened, NotHappened or Unknown.')
 
 
 def _check_locked(base: Step[Any, Any], locked: Sequence[str]) -> None:

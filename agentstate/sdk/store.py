@@ -127,7 +127,7 @@ class StepStart:
     has_probe: bool = False
     question: Question | None = None  # set: a person decides before it may run
     due_s: float | None = None  # timers: seconds from now
-    result: "StepFinish | None" = None  # set: already over (recorded reads); seq in it is ignored
+    result: StepFinish | None = None  # set: already over (recorded reads); seq in it is ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,13 +306,21 @@ class RunStore(Protocol):
     def claim(
         self, worker: WorkerInfo, *, agents: Mapping[str, AgentSpec], run_id: str = "", wait_s: float = 0.0
     ) -> Claim | None:
-        """Take the lease of one run (of `run_id`, or of the oldest due one of these agents) or give None after wait_s."""
+        """Take the lease of one run: of `run_id`, or of the oldest due one of these agents. None after wait_s.
+
+        `reason` of the claim is "resume" when a person resumed a failed run: its last step may be tried once more.
+        """
 
     def renew(self, claim: Claim) -> Renewal:
         """Heartbeat. Raises: Fenced when somebody else has the run or the lease has ended."""
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
-        """Raises: Fenced (stop at once, nothing was written), NonDeterminism, Invalid, TooLarge."""
+        """One at a time per claim, from changing threads; renew and note come beside it. Renews the lease.
+
+        `begun` answers `start` in order. While the reply has a `control` it may answer the recorded reads only: the
+        rest was not begun. Ended steps, entries and state are taken in any case.
+        Raises: Fenced (stop at once, nothing was written), NonDeterminism, Invalid, TooLarge.
+        """
 
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
         """Show entries in the live scratchpad at once; the next turn makes them durable."""

@@ -5,6 +5,7 @@ Threads that want to begin steps at once share a turn: whoever gets the lock sen
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,19 @@ from agentstate.core.errors import DomainError, Fenced, NonDeterminism, Unavaila
 from agentstate.sdk.deferred import Deferred, Load
 from agentstate.sdk.lease import Trust
 from agentstate.sdk.signals import Diverged, LeaseLost, RunInterrupted
-from agentstate.sdk.store import Begun, Claim, Continue, Control, End, Park, RunStore, StepFinish, StepStart, Turn, TurnReply
+from agentstate.sdk.store import (
+    Begun,
+    Claim,
+    Continue,
+    Control,
+    End,
+    Park,
+    RunStore,
+    StepFinish,
+    StepStart,
+    Turn,
+    TurnReply,
+)
 
 _AGAIN_FIRST_S = 0.05
 _AGAIN_S_MAX = 1.0
@@ -84,10 +97,8 @@ class Turns:
 
     def bring_late(self, finish: StepFinish) -> None:
         """A reply that came after the lease was lost: evidence for a person, if it arrives at all."""
-        try:
+        with contextlib.suppress(DomainError):  # the step is in doubt with or without it
             self._store.late(self._claim, finish)
-        except DomainError:
-            pass  # the step is in doubt with or without it
 
     def _carry_all(self) -> None:
         with self._queue_lock:

@@ -56,7 +56,7 @@ def settled(value: Any, *, where: str = "") -> Any:
 
 
 def hydrate(hint: Any, value: Any) -> Any:
-    """JSON back into what the annotation names: dataclasses, Pydantic models, dates, UUIDs, and lists or dicts of them."""
+    """JSON back into what the annotation names: dataclasses, models, dates, UUIDs, and lists or dicts of them."""
     if hint is None or hint is Any or isinstance(hint, (str, typing.TypeVar)) or value is None:
         return value
     origin = get_origin(hint)

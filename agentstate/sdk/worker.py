@@ -6,6 +6,7 @@ a second signal ends at once. A child that ended by itself (a stuck call, a cras
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -148,10 +149,8 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops += 1
         for pid in list(self._children):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 @dataclass(slots=True)
