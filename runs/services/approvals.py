@@ -17,11 +17,13 @@ from agentstate.audit import trail
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.failpoints import hit, register
+from agentstate.core.ids import public_id
 from agentstate.core.limits import REASON_CHARS_MAX
 from agentstate.notify import outbox
 from agentstate.sdk.store import Question
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
+from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import current_tenant, tenant_scope
 from checkpoints import keys
 from runs import sealing
@@ -84,7 +86,8 @@ def request(run: Run, *, step_seq: int | None, kind: str, question: Question, ke
     trail.record(
         approval, action="approval.requested", actor=actors.system("engine"), detail={"run": str(run.id), "kind": kind}
     )
-    outbox.put(topic="approval.mail", key=str(approval.id), dedup=f"approval:{approval.id}:1", body={"kind": kind})
+    slug = Tenant.objects.values_list("slug", flat=True).get(id=run.tenant_id)
+    outbox.put("approval.mail", str(approval.id), {"path": f"/t/{slug}/approvals/{public_id('apr', approval.id)}/"})
     return approval
 
 
