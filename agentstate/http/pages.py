@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
@@ -28,6 +28,7 @@ class TenantRequest(HttpRequest):
 
     actor: Actor
     tenant: Tenant
+    tenants: list[Tenant]
     htmx: HtmxDetails
 
 
@@ -39,8 +40,8 @@ def tenant_page(
 ]:
     """Decorates view(request, ...) of /t/<tenant>/...; sets request.actor and request.tenant.
 
-    A GET runs inside the tenant's scope. A POST does not: services open their own durable transaction,
-    and `render_page` opens a scope for what is shown afterwards.
+    A GET reads inside the tenant's scope and is rendered after it. A POST is not in a scope: services open their own
+    durable transaction, and the view opens a scope for what it shows afterwards.
     """
 
     def decorate(view: Callable[Concatenate[TenantRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
@@ -62,11 +63,17 @@ def tenant_page(
 def enter(request: HttpRequest, slug: str, *, verb: str) -> TenantRequest:
     """Raises: NotFound when the signed-in person is no member; Forbidden when the role does not cover the verb."""
     entered: TenantRequest = request  # type: ignore[assignment]  # HttpRequest is open; the attributes come now
-    mine = members.tenants_of(request.user)
-    entered.tenant = find(mine, slug)
-    entered.actor = members.membership(request.user, entered.tenant)
+    entered.tenants = members.tenants_of(request.user)
+    entered.tenant = find(entered.tenants, slug)
+    entered.actor = _actor(request, entered.tenant)
     require(entered.actor, verb)
     return entered
+
+
+def _actor(request: HttpRequest, tenant: Tenant) -> Actor:
+    # The role came with the list of tenants: no second round trip for the same row.
+    role: str = tenant.member_role  # type: ignore[attr-defined]
+    return Actor(kind="user", id=str(request.user.pk), name=str(request.user), tenant_id=tenant.pk, role=role)
 
 
 def find(tenants: list[Tenant], slug: str) -> Tenant:
@@ -91,12 +98,11 @@ def see_other(request: HttpRequest, address: str) -> HttpResponse:
     return HttpResponseRedirect(address, status=SEE_OTHER)
 
 
-def render_page(
+def show(
     request: TenantRequest, template: str, context: dict[str, object], *, partial: str = "", status: int = 200
-) -> HttpResponse:
-    """The whole page, or for htmx the named partial of the same template."""
-    name = f"{template}#{partial}" if partial and getattr(request, "htmx", False) else template
-    with tenant_scope(request.tenant.id):
-        response = render(request, name, context, status=status)
+) -> TemplateResponse:
+    """The whole page, or for htmx the named partial of the same template. Rendered after the scope is closed."""
+    name = f"{template}#{partial}" if partial and request.htmx else template
+    response = TemplateResponse(request, name, context, status=status)
     patch_vary_headers(response, ("HX-Request",))
     return response

@@ -34,13 +34,17 @@ class Page:
 
     @cached_property
     def tenants(self) -> list[Tenant]:
-        return members.tenants_of(self.request.user) if self.request.user.is_authenticated else []
+        found: list[Tenant] | None = getattr(self.request, "tenants", None)
+        if found is None and self.request.user.is_authenticated:
+            found = members.tenants_of(self.request.user)
+        return found or []
 
     @cached_property
     def standing(self) -> Standing:
-        """Counts and notices of the tenant, read once for the whole page."""
-        if self.tenant is None:
-            return Standing()
+        """Counts and notices of the tenant; a view that is in the scope anyway has read them already."""
+        found = getattr(self.request, "standing", None)
+        if isinstance(found, Standing) or self.tenant is None:
+            return found or Standing()
         with tenant_scope(self.tenant.id):
             return standing.read()
 

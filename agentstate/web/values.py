@@ -13,7 +13,9 @@ import orjson
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from agentstate.http.redaction import Hidden, redact
+from agentstate.http.redaction import Hidden, redact, redact_text
+
+__all__ = ["redact", "redact_text", "scalar", "short", "tree", "visible"]
 
 NODES_MAX = 600  # of one tree on a page; the rest is in the raw view
 TEXT_CHARS_OPEN = 240  # longer texts start folded

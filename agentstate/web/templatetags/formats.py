@@ -69,9 +69,7 @@ def state(status: str, word: str = "", *, quiet: bool = False) -> SafeString:
     """Shape, word and colour; only what needs a person gets a ground. `quiet` drops the ground in long tables."""
     shape, known, tone, calls = STATES.get(status, ("info", status.replace("_", " "), "", False))
     call = " call" if calls and not quiet else ""
-    return format_html(
-        '<span class="st{}{}">{}{}</span>', call, f" {tone}" if tone else "", icon(shape), word or known
-    )
+    return format_html('<span class="st{}{}">{}{}</span>', call, f" {tone}" if tone else "", icon(shape), word or known)
 
 
 @register.filter
@@ -125,6 +123,17 @@ def ago(at: datetime | None) -> str:
         return "now"
     words = coarse(abs(seconds))
     return f"{words} ago" if seconds > 0 else f"in {words}"
+
+
+@register.filter
+def span_since(at: datetime | None) -> str:
+    """“5 min”, from then until now."""
+    return coarse(max((now() - at).total_seconds(), 0)) if at else ""
+
+
+@register.filter
+def due_words(at: datetime) -> str:
+    return f"due {at.astimezone(UTC):%H:%M}, {ago(at)}"
 
 
 def coarse(seconds: float) -> str:
@@ -227,6 +236,52 @@ def plainly(text: str) -> str:
     return "".join(sign for sign in str(text) if unicodedata.category(sign)[0] != "C")
 
 
+@register.filter
+def redacted(text: object) -> str:
+    return values.redact_text(str(text))
+
+
+@register.filter
+def has_invisible(text: str) -> bool:
+    return values.INVISIBLE.search(text) is not None
+
+
+@register.filter
+def is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+# Words.
+
+OUTCOMES = {
+    "done": "done",
+    "not_sent": "not sent",
+    "refused": "refused",
+    "failed": "failed",
+    "unknown": "no answer",
+    "lost": "worker lost",
+    "resumed": "resumed",
+}
+VERDICTS = {"did_not_happen": "it did not happen", "happened": "it happened", "give_up": "given up"}
+
+
+@register.filter
+def outcome_word(outcome: str) -> str:
+    return OUTCOMES.get(outcome, outcome.replace("_", " "))
+
+
+@register.filter
+def verdict_word(verdict: str) -> str:
+    return VERDICTS.get(verdict, verdict)
+
+
+@register.filter
+def act_words(action: str) -> str:
+    """run.pause_requested -> pause requested; effects and steps keep their noun."""
+    noun, _, verb = action.rpartition(".")
+    return f"{'' if noun == 'run' else noun + ' '}{verb}".replace("_", " ").strip()
+
+
 # Addresses and dress.
 
 
@@ -239,8 +294,8 @@ def asset(path: str) -> str:
 @register.filter
 def tint(tenant: Any) -> int:
     """Which of six bar colours a tenant has: its own choice, else one from its name."""
-    chosen = str(getattr(tenant, "colour", ""))
-    return int(chosen) % 6 if chosen.isdigit() else sum(tenant.slug.encode()) % 6
+    colours = ("teal", "violet", "pink", "green", "amber", "blue")
+    return colours.index(tenant.colour) if tenant.colour in colours else sum(tenant.slug.encode()) % len(colours)
 
 
 @register.filter

@@ -12,12 +12,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agentstate.core.errors import DomainError
-from agentstate.http import throttle
+from agentstate.core.limits import EMAIL_CHARS_MAX
+from agentstate.http import problems, throttle
 from agentstate.http.pages import see_other
 from agentstate.tenants import members
 
-TRIES_PER_ACCOUNT, TRIES_PER_ADDRESS, WINDOW_S = 10, 50, 900
+PASSWORD_CHARS_MAX = 1000  # hashing a longer one costs us more than it costs whoever sends it
 WRONG = "E-mail and password do not match."
 
 
@@ -30,14 +30,17 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
             return HttpResponseRedirect(wanted)
         return _form(request, wanted=wanted)
-    email = request.POST.get("email", "").strip()[:254]
+    email = request.POST.get("email", "").strip()[:EMAIL_CHARS_MAX].replace("\0", "")
+    address = request.META.get("REMOTE_ADDR", "")
     try:
-        _throttle(request, email)
-    except DomainError as refusal:
-        return _form(request, wanted=wanted, email=email, error=refusal.message, status=429)
-    user = authenticate(request, username=email, password=request.POST.get("password", "")[:1000])
+        throttle.try_login(email, address=address)
+    except throttle.TooManyTries as refusal:
+        answer = _form(request, wanted=wanted, email=email, error=refusal.message, status=refusal.http_status)
+        return problems.with_headers(answer, refusal)
+    user = authenticate(request, username=email, password=request.POST.get("password", "")[:PASSWORD_CHARS_MAX])
     if user is None:
         return _form(request, wanted=wanted, email=email, error=WRONG, status=422)
+    throttle.forgive_login(email, address=address)
     login(request, user)
     return see_other(request, wanted)
 
