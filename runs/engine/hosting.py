@@ -78,7 +78,7 @@ def drive(tenant_id: UUID, run_id: UUID) -> str:
         except DomainError as error:
             log.warning("run.given_up", code=error.code, detail=error.message)
             return error.code
-        log.info("run.driven", status=driven.status, interrupted=driven.interrupted)
+        log.info("run.driven", status=driven.status, why_lost=driven.why_lost)
         return driven.status
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Literal, cast
 from uuid import UUID
 
 from agentstate.core.errors import Fenced
@@ -11,7 +12,7 @@ from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
 from agentstate.db import sql
-from agentstate.sdk.store import AgentSpec, Claim, Failure, Renewal
+from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, Renewal
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
@@ -22,6 +23,8 @@ from runs.engine.session import RunSession
 from runs.models import AgentVersion, Run, Step, Stop, Worker
 from runs.services import clock, control, registry, status
 from runs.states import RunStatus, StepStatus
+
+Mode = Literal["replay", "snapshot"]
 
 register("claim.committed", "the lease / loading the run")
 register("claim.loaded", "the run loaded / handing it to the executor")
@@ -65,7 +68,7 @@ def claim(
         agent=run.agent,
         fence=run.fence,
         lease_s=lease_s,
-        mode=run.mode,
+        mode=cast(Mode, run.mode),
         input=given,
         state=session.state,
         base_state=session.base_state,
@@ -77,7 +80,7 @@ def claim(
         session=run.session_key,
         attempt=run.attempt,
         reason="recovery" if takeover else run.wake_reason,
-        control=run.control or None,
+        control=cast(Control | None, run.control or None),
     )
     return claimed, session
 
@@ -113,7 +116,7 @@ def _lock_free(run_id: UUID) -> Run | None:
 
 def _holder_is_gone(run: Run) -> bool:
     """Before the lease ends only proof of death counts, or, where a repeat is harmless, the loss of its connection."""
-    holder = Worker.objects.filter(id=run.worker_id).first()
+    holder = Worker.objects.filter(id=run.worker_id).first() if run.worker_id else None
     if holder is None or holder.dead_at is None:
         return False
     if holder.dead_proof:
@@ -150,7 +153,7 @@ def _quarantine(run: Run, *, actor: Actor) -> None:
 
 
 def _code_is_the_same(run: Run, spec: AgentSpec, *, actor: Actor) -> bool:
-    """The first claim writes down the code; another one later stops the run with the difference, by the agent's policy."""
+    """The first claim writes down the code; another one later stops the run and names the difference."""
     version = registry.register(spec)
     if run.version_id in (None, version.id):
         run.version = version

@@ -7,6 +7,7 @@ transaction pooler: the lock would stay with the pool.
 from __future__ import annotations
 
 import threading
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,7 +19,12 @@ from runs.services.workers import LOCK_CLASS
 
 RENEW = "SELECT runs_renew(%s::uuid, %s::uuid, %s::bigint, %s::float8)"
 _OPTIONS = "-c client_connection_check_interval=200 -c statement_timeout=5000"
-_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class Presence:
@@ -45,7 +51,7 @@ class Presence:
         with self._lock:
             self._connection.close()
 
-    def _open(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
         wrapper = connections["default"]
         wanted = {
             name: value

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from agentstate.core import canonical
-from agentstate.sdk.store import Entry, Failure, StepRecord
+from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord
 from checkpoints import keys, reading
 from checkpoints.writing import FrameWriter
 from runs import sealing
@@ -72,13 +72,13 @@ class RunSession:
     def seal_step(self, identity: str, part: str, plain: bytes) -> bytes:
         return sealing.seal_step(self.key, self.tenant_id, self.run_id, self.generation, identity, part, plain)
 
-    def open_step(self, step: Step, part: str, sealed: bytes | None) -> Any:
+    def open_step(self, step: Step, part: str, sealed: bytes | memoryview[int] | None) -> Any:
         plain = sealing.open_step(self.key, self.tenant_id, self.run_id, step.generation, step.identity, part, sealed)
         return None if plain is None else canonical.loads(plain)
 
 
 def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[StepRecord]]:
-    """Rebuild the picture from Postgres. Asserts a tenant scope. Raises: Corrupt naming the row that does not verify."""
+    """Rebuild the picture from Postgres. Asserts a tenant scope. Raises: Corrupt naming what does not verify."""
     key = keys.existing(run.id)
     newest = reading.newest(run.tenant_id, run.id)
     document = newest.doc if newest else {}
@@ -117,8 +117,8 @@ def _record(session: RunSession, step: Step) -> StepRecord:
         seq=step.seq,
         identity=step.identity,
         name=step.name,
-        kind=step.kind,
-        effect=step.effect,
+        kind=cast(StepKind, step.kind),
+        effect=cast(EffectClass, step.effect),
         status=step.status,
         payload_sha=session.steps[step.identity].payload_sha,
         output=session.open_step(step, "output", step.output),

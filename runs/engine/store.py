@@ -13,6 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connections
 from django.db.models import Q
+from redis import RedisError
 
 from agentstate.core import canonical
 from agentstate.core.errors import Fenced, NotFound
@@ -231,7 +232,7 @@ class LocalStore:
             with wake.redis().pubsub(ignore_subscribe_messages=True) as channel:
                 channel.subscribe(f"as:{self.tenant_id}:wake")
                 channel.get_message(timeout=left_s)
-        except (wake.redis_client.RedisError, OSError):
+        except (RedisError, OSError):
             time.sleep(min(left_s, 0.2))
 
     def _session(self, claim: Claim) -> RunSession:

@@ -62,7 +62,7 @@ class Approval(TenantModel):
 
 
 class ApprovalVote(TenantModel):
-    """One person's decision, naming the exact proposal seen. Append-only; a repeated click with the same token is one."""
+    """One person's decision, naming the exact proposal seen. Append-only; the same click sent twice is one row."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     approval = models.ForeignKey(Approval, on_delete=models.CASCADE, db_constraint=False, related_name="votes")

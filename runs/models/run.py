@@ -12,7 +12,7 @@ from runs.states import RUN_LIVE, RunStatus
 
 
 class Run(TenantModel):
-    """One execution of an agent. Written by admission, the engine under its fence, and people's acts; deleted by retention.
+    """One execution of an agent. Written by admission, the engine under its fence, and people's acts.
 
     fillfactor 70 and no index over a column that a turn changes: every turn stays a HOT update.
     """
@@ -129,45 +129,42 @@ class RunTag(TenantOwned):
         ]
 
 
-class AdmissionKey(TenantModel):
+class AdmissionKey(TenantOwned):
     """An Idempotency-Key seen at admission with the hash of its body; the sweep drops it after a day."""
 
-    id = models.BigAutoField(primary_key=True)
     key = models.CharField(max_length=200)
     body_hash = models.BinaryField()
     run_id = models.UUIDField()
     created_at = models.DateTimeField()
 
-    class Meta(TenantModel.Meta):
+    class Meta(TenantOwned.Meta):
         db_table = "runs_admissionkey"
         constraints = [
-            *TenantModel.Meta.constraints,
+            *TenantOwned.Meta.constraints,
             models.UniqueConstraint(fields=["tenant_id", "key"], name="runs_admissionkey_key"),
             TenantFK(name="runs_admissionkey_run", field="run_id", to="runs_run"),
         ]
 
 
-class StatusDelta(TenantModel):
+class StatusDelta(TenantOwned):
     """+1 / -1 of a status that is not counted live; folded into StatusCount by the sweep."""
 
-    id = models.BigAutoField(primary_key=True)
     status = models.CharField(max_length=12)
     delta = models.SmallIntegerField()
 
-    class Meta(TenantModel.Meta):
+    class Meta(TenantOwned.Meta):
         db_table = "runs_statusdelta"
 
 
-class StatusCount(TenantModel):
+class StatusCount(TenantOwned):
     """Folded number of runs in a terminal status. The truth is count plus the sum of the deltas."""
 
-    id = models.BigAutoField(primary_key=True)
     status = models.CharField(max_length=12)
     count = models.BigIntegerField(default=0)
 
-    class Meta(TenantModel.Meta):
+    class Meta(TenantOwned.Meta):
         db_table = "runs_statuscount"
         constraints = [
-            *TenantModel.Meta.constraints,
+            *TenantOwned.Meta.constraints,
             models.UniqueConstraint(fields=["tenant_id", "status"], name="runs_statuscount_status"),
         ]

@@ -52,7 +52,7 @@ def admit(wanted: Admission, *, actor: Actor) -> tuple[Run, bool]:
     """
     actors.require(actor, "runs.start")
     plain = _checked(wanted)
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         version = registry.current(wanted.agent)
         _check_input(version, wanted.input)
         _hold_names(wanted)
@@ -88,7 +88,7 @@ def _check_tags(tags: Sequence[str]) -> None:
         raise Invalid(f"A run has at most {TAGS_MAX} tags.", field="/tags")
     for position, tag in enumerate(tags):
         canonical.check(tag, where=f"/tags/{position}")
-        if not isinstance(tag, str) or not tag.strip() or len(tag) > TAG_CHARS_MAX:
+        if not tag.strip() or len(tag) > TAG_CHARS_MAX:
             raise Invalid(f"A tag is text of 1 to {TAG_CHARS_MAX} characters.", field=f"/tags/{position}")
 
 
@@ -145,11 +145,12 @@ def _body_hash(wanted: Admission, plain: bytes) -> bytes:
 
 def _create(wanted: Admission, plain: bytes, version: AgentVersion, *, actor: Actor) -> Run:
     held = _make_room(wanted, actor=actor)
+    tenant_id = actors.tenant_of(actor)
     now = clock.database_now()
     budget = wanted.budget or Budget()
     run = Run(
         id=new_id(),
-        tenant_id=actor.tenant_id,
+        tenant_id=tenant_id,
         agent=wanted.agent,
         mode=version.mode,
         external_id=wanted.external_id or None,
@@ -168,7 +169,7 @@ def _create(wanted: Admission, plain: bytes, version: AgentVersion, *, actor: Ac
         budget_wall_s=budget.wall_s,
     )
     key = keys.run_key(run.id)
-    run.input = sealing.seal_run(key, actor.tenant_id, run.id, "input", plain)
+    run.input = sealing.seal_run(key, tenant_id, run.id, "input", plain)
     run.save(force_insert=True)
     RunTag.objects.bulk_create([RunTag(tag=tag, run_id=run.id) for tag in run.tags])
     if wanted.idempotency_key:
@@ -193,8 +194,8 @@ def _make_room(wanted: Admission, *, actor: Actor) -> bool:
         return False
     if wanted.session_policy == "reject":
         raise Conflict(
-            f"Session {wanted.session} has a live run, {public_id('run', live.id)} ({live.status}). Wait for it, or send "
-            'session_policy "queue" or "replace".',
+            f"Session {wanted.session} has a live run, {public_id('run', live.id)} ({live.status}). "
+            'Wait for it, or send session_policy "queue" or "replace".',
             run=public_id("run", live.id),
             status=live.status,
         )

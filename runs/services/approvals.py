@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import jsonschema
@@ -108,7 +108,7 @@ def decide(
     Locks: run, approval. Idempotent: the same actor with the same client_token gets the same answer.
     """
     actors.require(actor, "approvals.decide")
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         run, approval = lock(approval_id)
         if _is_repeated(approval, actor, client_token):
             return approval
@@ -262,7 +262,7 @@ def ask_anew(run: Run, approval: Approval, *, key: bytes) -> Approval:
         schema=proposal["schema"],
         reason=proposal["reason"],
         evidence=proposal["evidence"],
-        risk=approval.risk,
+        risk=cast(Literal["low", "high"], approval.risk),
         use_within_s=approval.use_within_s,
     )
     return request(run, step_seq=approval.step_seq, kind=approval.kind, question=question, key=key)

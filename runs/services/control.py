@@ -20,7 +20,7 @@ def pause(run_id: UUID, *, actor: Actor, reason: str = "") -> Run:
     """Stop at the next step boundary. While a worker drives it the run shows "pausing". Raises: NotFound, Conflict."""
     actors.require(actor, "runs.control")
     _check_reason(reason)
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         run = locked(run_id)
         if run.status == RunStatus.PAUSED or (run.status == RunStatus.RUNNING and run.control == "pause"):
             return run
@@ -35,7 +35,7 @@ def cancel(run_id: UUID, *, actor: Actor, reason: str = "") -> Run:
     """End the run; what it did stays done. Raises: NotFound, Conflict when it is over."""
     actors.require(actor, "runs.control")
     _check_reason(reason)
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         return cancel_in_scope(run_id, actor=actor, reason=reason)
 
 
@@ -67,7 +67,7 @@ def resume(run_id: UUID, *, actor: Actor, reason: str) -> Run:
     _check_reason(reason)
     if not reason.strip():
         raise Invalid("Say why it may go on: the reason is kept in the audit.", field="reason")
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         run = locked(run_id)
         if run.status == RunStatus.QUEUED:
             return run
@@ -100,7 +100,7 @@ def emergency_stop(*, actor: Actor, agent: str = "", reason: str) -> Stop:
     _check_reason(reason)
     if not reason.strip():
         raise Invalid("Say why: the reason is kept in the audit.", field="reason")
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         stop, created = Stop.objects.get_or_create(
             agent=agent, status="active", defaults={"created_at": clock.database_now()}
         )
@@ -113,7 +113,7 @@ def lift(*, actor: Actor, agent: str = "", reason: str) -> int:
     """Lift the stop and queue the runs it paused; how many. Raises: NotFound when none is active."""
     actors.require(actor, "admin.stop")
     _check_reason(reason)
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         stop = Stop.objects.select_for_update().filter(agent=agent, status="active").first()
         if stop is None:
             raise NotFound("No emergency stop is active there.")

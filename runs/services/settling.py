@@ -37,14 +37,14 @@ def settle(
     evidence: str = "",
     client_token: str = "",
 ) -> Approval:
-    """happened (the step is done with `output`) | did_not_happen (one further call is allowed) | give_up (the run fails).
+    """happened (done, with `output`) | did_not_happen (one further call is allowed) | give_up (fails the run).
 
     "did not happen" stays closed until no call of the old worker can be under way any more, unless that process is
     proven dead. Raises: NotFound, Forbidden, Invalid, Conflict. Locks: run, step, approval. Idempotent by client_token.
     """
     actors.require(actor, "approvals.decide")
     _check(verdict, reason=reason, evidence=evidence)
-    with tenant_scope(actor.tenant_id, durable=True):
+    with tenant_scope(actors.tenant_of(actor), durable=True):
         run, approval = approvals.lock(approval_id)
         if (
             client_token
@@ -55,6 +55,7 @@ def settle(
             raise Invalid("This is a question to decide, not an effect in doubt.", field="verdict")
         approvals.check_open(approval, version=version, proposal_hash=proposal_hash)
         four_eyes.check(run, actor)
+        assert approval.step_seq is not None
         step = Step.objects.select_for_update().get(run_id=run.id, seq=approval.step_seq)
         if step.status != StepStatus.IN_DOUBT:
             raise Conflict(f"Step {step.seq} {step.name} is {step.status} by now: nothing is left to settle.")

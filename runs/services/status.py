@@ -16,8 +16,8 @@ from runs.services import clock
 from runs.states import RUN_LIVE, RUN_OVER, RUN_TRANSITIONS, RunStatus
 
 EVENT = """
-insert into runs_event (month, run_id, seq, kind, detail, tokens, at)
-values (date_trunc('month', %s::timestamptz at time zone 'UTC')::date, %s, %s, %s, %s::text::jsonb, 0, clock_timestamp())
+insert into runs_event (month, run_id, seq, kind, detail, tokens, at) values (
+  date_trunc('month', %s::timestamptz at time zone 'UTC')::date, %s, %s, %s, %s::text::jsonb, 0, clock_timestamp())
 """
 
 
