@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 # Kinds of frames that people and undo come back to.
 KINDS_KEPT = frozenset({"approval", "effect", "pause", "fork"})
+ROW_BYTES = 256  # what a frame costs beside its body: columns, headers, index
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def thin(segment: Sequence[Stub], is_kept: Callable[[Stub], bool]) -> Thinning:
 
 def _close(thinning: Thinning, gap: list[Stub], behind: Stub, keyframe_bytes: int) -> None:
     in_front = gap[0].is_keyframe
-    gap_bytes = sum(stub.body_bytes for stub in gap)
+    gap_bytes = sum(stub.body_bytes + ROW_BYTES for stub in gap)
     if not in_front and gap_bytes + behind.body_bytes <= keyframe_bytes:
         return
     _drop(thinning, gap)

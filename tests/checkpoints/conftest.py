@@ -37,6 +37,8 @@ def state(size: int) -> dict[str, Any]:
 class Run:
     """One run under test: writes frames as the engine does, prepare, commit, advance."""
 
+    base_bytes = 6_000  # of the part that stays: decides how many deltas come before a keyframe
+
     def __init__(self, tenant_id: UUID) -> None:
         self.tenant_id, self.id = tenant_id, new_id()
         with tenant_scope(tenant_id):
@@ -55,7 +57,7 @@ class Run:
     def write_many(self, count: int, **how: Any) -> None:
         for _ in range(count):
             n = self.writer.n + 1
-            self.write({"base": text(6_000), "count": n, "note": text(40, n)}, **how)
+            self.write({"base": text(self.base_bytes), "count": n, "note": text(40, n)}, **how)
 
 
 @pytest.fixture
