@@ -19,6 +19,8 @@ PAGES_AT_ONCE = 5
 GENERATION_PAGES = 150  # with their digests about 200 steps
 POINTS_MAX = 100  # kept in the state; the newest
 
+LOST = {"finding": "The analysis was made, but its text is lost.", "analysis_id": ""}  # settled by a person
+
 INPUT = {
     "type": "object",
     "title": "Research a topic",
@@ -65,6 +67,7 @@ def research_notes(topic: str, pages: int = 40, seconds_per_page: float = 0.5) -
         found = _read(topic, range(start, last + 1), seconds=seconds_per_page)
         points = merged(points, found)
     analysis = tools.order_analysis(topic, pages, points[:POINTS_MAX])
+    analysis = analysis or LOST
     report = models.write_report(topic, analysis["finding"], points)
     return {"title": report.title, "report": report.text, "analysis": analysis["analysis_id"], "points": len(points)}
 

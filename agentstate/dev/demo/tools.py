@@ -58,6 +58,7 @@ def read_customer(email: str) -> dict[str, Any] | None:
     locked=("order", "currency"),
     title="Refund €{amount} to the customer of order {order}?",
     timeout=30,
+    retries=3,  # only when nothing was sent
     use_within="30m",
     lookup_url=LOOKUP_URL,
     note="Moves money. The shop neither remembers keys nor can be asked by key; look the refund up in its ledger.",
