@@ -7,7 +7,7 @@ from pathlib import Path
 from django.db import migrations
 from django.db.migrations.operations.base import Operation
 
-from agentstate.tenants.functions import crossing
+from agentstate.tenants.functions import crossing, only_application
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -45,6 +45,7 @@ def operations() -> list[Operation]:
         migrations.RunSQL(_read("turn.sql"), "DROP FUNCTION runs_turn; DROP FUNCTION runs_renew"),
         migrations.RunSQL(_read("frozen.sql"), _read("frozen_undo.sql")),
         migrations.RunSQL(_read("events.sql"), "DROP FUNCTION runs_ensure_partitions"),
+        only_application("runs_ensure_partitions(integer)"),
         migrations.RunSQL(_read("workers.sql"), migrations.RunSQL.noop),
         migrations.RunSQL(_read("storage.sql"), migrations.RunSQL.noop),
         crossing(

@@ -36,6 +36,36 @@ def plain(sql: str, *, drop: str) -> migrations.RunSQL:
     return migrations.RunSQL(sql, f"DROP FUNCTION {drop}")
 
 
+class only_application(Operation):  # noqa: N801 - reads as a verb in migrations, like plain
+    """Nobody but the application may execute this SECURITY DEFINER function, made just before by RunSQL.
+
+    Postgres lets everybody execute a new function. `signature` is name(argument types).
+    """
+
+    reduces_to_sql = True
+    reversible = True
+
+    def __init__(self, signature: str) -> None:
+        self.signature = signature
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Django's models know nothing of it."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        for statement in _execution(self.signature, schema_editor.quote_name(settings.APP_ROLE)):
+            schema_editor.execute(statement, None)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """The function itself goes away."""
+
+    def describe(self) -> str:
+        return f"Let only the application execute {self.signature}"
+
+
 class crossing(Operation):  # noqa: N801 - reads as a verb in migrations, like plain
     """A SECURITY DEFINER function owned by the sweeper, executable by the application only.
 
@@ -73,10 +103,16 @@ class crossing(Operation):  # noqa: N801 - reads as a verb in migrations, like p
             f"CREATE OR REPLACE FUNCTION {name}({self.arguments}) RETURNS {self.returns} LANGUAGE {self.language} "
             # pg_temp last, or a temporary table of the caller would stand in front of ours.
             f"STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $${self.body}$$",
-            f"REVOKE ALL ON FUNCTION {self.signature} FROM PUBLIC",
-            f"GRANT EXECUTE ON FUNCTION {self.signature} TO {app_role}",
+            *_execution(self.signature, app_role),
             # A new owner must be able to create in the schema, for the moment of becoming it.
             f"GRANT CREATE ON SCHEMA public TO {SWEEPER}",
             f"ALTER FUNCTION {self.signature} OWNER TO {SWEEPER}",
             f"REVOKE CREATE ON SCHEMA public FROM {SWEEPER}",
         ]
+
+
+def _execution(signature: str, app_role: str) -> list[str]:
+    return [
+        f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION {signature} TO {app_role}",
+    ]

@@ -146,20 +146,6 @@ def test_functions_that_cross_tenants_ignore_what_the_caller_puts_in_their_way(a
             cursor.execute("DROP TABLE pg_temp.tenants_apikey")
 
 
-def test_the_sweeper_reads_the_columns_it_needs_and_no_others() -> None:
-    granted = """
-        SELECT table_name, column_name FROM information_schema.column_privileges
-        WHERE grantee = 'agentstate_sweeper' AND table_name LIKE 'tenants_%%' AND privilege_type <> 'SELECT'
-        UNION ALL SELECT table_name, column_name FROM information_schema.column_privileges
-        WHERE grantee = 'agentstate_sweeper' AND table_name = 'tenants_keyring'
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(granted)
-        assert cursor.fetchall() == []
-        cursor.execute("SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'agentstate_sweeper'")
-        assert cursor.fetchone() == (False, False, False)
-
-
 def test_a_person_sees_the_tenants_they_belong_to_and_no_other(acme: Tenant, globex: Tenant) -> None:
     alice = User.objects.get(email="admin@acme.example")
     assert [tenant.slug for tenant in members.tenants_of(alice)] == ["acme"]

@@ -14,11 +14,27 @@ from django.db import connection, connections
 from agentstate.audit.models import AuditEntry
 from agentstate.tenants import catalogue
 from agentstate.tenants.models import ApiKey, Membership, User
-from agentstate.tenants.security import SqlConstraint, TenantOwned
+from agentstate.tenants.security import FOREIGN_TABLES, SqlConstraint, TenantOwned
 
 pytestmark = pytest.mark.django_db
 
-GLOBAL = {"tenants_user", "tenants_tenant"}
+# Each table without a tenant, and why. Whoever adds one writes the reason here.
+GLOBAL = {
+    "tenants_user": "a person may belong to several tenants",
+    "tenants_tenant": "names of tenants; sign-in needs them before there is a scope",
+    "audit_cluster": "one row: the epoch of this database",
+    "runs_worker": "machine facts; its own policy shows a tenant its own and the hosted ones",
+    **dict.fromkeys(FOREIGN_TABLES, "Django's own"),
+}
+# Each function that reads across tenants, and what it gives away.
+CROSSING = {
+    "agentstate_resolve_key": "one key, to whoever knows its digest",
+    "agentstate_tenants_of": "ids of a person's own tenants",
+    "agentstate_outbox_due": "ids of notices to send",
+    "agentstate_outbox_old": "ids of notices to prune",
+    "runs_due": "ids of runs to look at, with their fence",
+    "runs_expired": "ids of approvals past their time",
+}
 
 
 @pytest.fixture
@@ -47,8 +63,29 @@ def test_every_model_with_a_tenant_was_looked_at(owner: psycopg.Connection) -> N
 
 
 def test_global_tables_are_a_written_list() -> None:
-    ours = {name for name in catalogue.global_tables() if name.startswith("tenants_")}
-    assert ours == GLOBAL
+    assert catalogue.global_tables() == set(GLOBAL)
+
+
+def test_functions_that_cross_tenants_are_a_written_list(owner: psycopg.Connection) -> None:
+    query = "select proname from pg_proc where prosecdef and proowner = 'agentstate_sweeper'::regrole"
+    assert {row[0] for row in owner.execute(query)} == set(CROSSING)
+
+
+def test_the_sweeper_only_reads_and_nothing_that_is_sealed(owner: psycopg.Connection) -> None:
+    granted = """
+        SELECT g.table_name, g.column_name, g.privilege_type, c.data_type
+        FROM information_schema.column_privileges g JOIN information_schema.columns c
+          USING (table_schema, table_name, column_name)
+        WHERE g.grantee = 'agentstate_sweeper'
+    """
+    rows = owner.execute(granted).fetchall()
+    assert ("tenants_membership", "user_id", "SELECT", "uuid") in rows  # the query does see grants
+    assert {row[2] for row in rows} == {"SELECT"}
+    assert {row[:2] for row in rows if row[3] in ("bytea", "jsonb")} == {("tenants_apikey", "digest")}
+    role = owner.execute(
+        "SELECT rolcanlogin, rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname = 'agentstate_sweeper'"
+    ).fetchone()
+    assert role == (False, False, False, False)
 
 
 @pytest.mark.parametrize(
