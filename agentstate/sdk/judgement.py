@@ -14,6 +14,7 @@ from agentstate.core.errors import Conflict, NonDeterminism
 from agentstate.sdk.store import Begun, EffectClass, Failure, Question, StepFinish, StepKind, StepRecord, StepStart
 
 UNKNOWN_PROBES_MAX = 3
+_EFFECTS = ("keyed", "probed", "destructive")
 PROBE_AGAIN_S = 1.0  # after an Unknown; doubles
 
 
@@ -164,10 +165,11 @@ def finish(row: Row, end: StepFinish, *, now: float, fence: int) -> None:
         raise Conflict(f"{row.identity} has ended already, as {row.outcome or row.status}.", seq=row.seq)
     if row.status != "started" or row.fence != fence:
         raise Conflict(f"{row.identity} is {row.status} and not being run by this claim.", seq=row.seq)
-    row.outcome, row.failure = end.outcome, end.failure
-    if end.outcome == "done":
+    outcome = "unknown" if end.outcome == "failed" and row.effect in _EFFECTS else end.outcome
+    row.outcome, row.failure = outcome, end.failure
+    if outcome == "done":
         row.status, row.output, row.source = "done", end.output, "worker"
-    elif end.outcome == "unknown":
+    elif outcome == "unknown":  # also a tool that "failed": an exception is no proof that nothing happened
         row.is_unknown = True
         if row.effect == "destructive":
             row.status = "in_doubt"

@@ -176,7 +176,8 @@ class MemoryStore(Desk):
                 return run.last[2]
             self._held(claim)
             reply = self._apply(run, turn, Moment(self.now(), claim.fence, self.lease_s * TRUSTED_PART))
-            run.last = (claim.fence, said, reply)
+            # Only a turn that ends something cannot be judged again; every other one gives the same answer by itself.
+            run.last = (claim.fence, said, reply) if turn.then is not None else None
             self.turns += 1
             self._changed.notify_all()
             return reply

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from agentstate.sdk.agents import Agent
-from agentstate.sdk.desk import Desk
 from agentstate.sdk.executor import Driven
 from agentstate.sdk.judgement import Approval, Row
 from agentstate.sdk.memory import MemoryStore, Run
@@ -136,14 +135,16 @@ def run_agent(
     run_id: str = "",
     external_id: str = "",
     suspend_always: bool = False,
-    skip_timers: bool = True,
+    controls: Any = None,
     **options: Any,
 ) -> RunInfo:
     """Drive a new run, or `run_id`, in this process until it ends or waits for somebody.
 
-    `skip_timers`: a MemoryStore's clock is moved to the next timer or retry instead of waiting for it. A process killed
-    by a Crashing store, or by raising Killed in a step, is replaced by a new one after its lease has ended.
+    Time is not waited for: `controls.skip_wait(run_id)` moves it to the next timer or retry, and says whether there was
+    one. A process killed by a Crashing store, or by raising Killed in a step, is followed by a new one after
+    `controls.expire_lease(run_id)`. A MemoryStore has both; pass `controls` for another store.
     """
+    controls = controls or getattr(store, "store", store)
     if not run_id:
         store.register(agent.spec())
         run_id = store.admit(agent.name, settled(input), external_id=external_id).run_id
@@ -151,31 +152,13 @@ def run_agent(
         try:
             driven = drive_once(agent, run_id, store=store, suspend_always=suspend_always, **options)
         except Killed:
-            _bury(store, run_id)
+            if isinstance(store, Crashing):
+                store.revive()
+            controls.expire_lease(run_id)
             continue
-        if driven is None and not (skip_timers and _skip(store, run_id)):
+        if driven is None and not controls.skip_wait(run_id):
             return store.get(run_id)
     raise AssertionError(f"{run_id} was driven {DRIVES_MAX} times and goes on; does it wait for itself?")
-
-
-def _bury(store: Any, run_id: str) -> None:
-    if isinstance(store, Crashing):
-        store.revive()
-        store = store.store
-    if isinstance(store, Desk):
-        store.expire_lease(run_id)
-
-
-def _skip(store: Any, run_id: str) -> bool:
-    store = store.store if isinstance(store, Crashing) else store
-    if not isinstance(store, MemoryStore):
-        return False
-    run = store.runs[run_id]
-    due_at = run.lease_until if run.status == "running" else run.due_at
-    if run.status not in ("queued", "waiting", "running") or due_at is None or run.agent in store.stopped:
-        return False
-    store.advance(max(0.0, due_at - store.now()) + 0.001)
-    return True
 
 
 def _stay() -> None:
