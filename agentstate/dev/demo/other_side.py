@@ -46,6 +46,7 @@ def act(path: str, payload: Json, *, key: str) -> Json:
 
 def send_mail(mail: EmailMessage) -> None:
     """Hand one mail over. Raises: NotSent before its text has left, Refused for a definite no, else SMTP's own."""
+    mail["Caller-Pid"] = str(os.getpid())
     try:
         with smtplib.SMTP("127.0.0.1", int(os.environ.get("SANDBOX_SMTP_PORT", "2525")), timeout=MAIL_S_MAX) as smtp:
             smtp.send_message(mail)

@@ -108,9 +108,14 @@ def _refund(decision: Decision, *, reading: Reading, order: Json, customer: Json
         st.note(f"The shop refused the refund: {no}", kind="result", important=True)
         return {"outcome": "answered", "reason": "A colleague is looking at your order."}
     if not refund:  # a person settled it: it happened, but what the shop answered is lost
-        refund = tools.read_order(order["order_id"])["refunds"][-1]
+        refund = _newest_refund(order["order_id"])
     tools.write_crm_note(customer["customer_id"], f"Refunded {refund['amount']} EUR for order {order['order_id']}.")
     return {"outcome": "refunded", "amount": refund["amount"], "refund_id": refund["refund_id"]}
+
+
+def _newest_refund(order_id: str) -> dict[str, Any]:
+    order = tools.read_order(order_id)
+    return dict(order["refunds"][-1]) if order and order["refunds"] else {"amount": "", "refund_id": ""}
 
 
 def _risky(amount: str) -> Any:

@@ -39,6 +39,7 @@ TOOL_OF = {"refunds": "refund.create", "notes": "crm.note", "analyses": "analysi
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    allow_reuse_port = False  # a second one on the same port would take half of the calls
     request_queue_size = 128
 
     def __init__(self, port: int, desk: Desk) -> None:

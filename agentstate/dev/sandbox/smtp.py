@@ -27,6 +27,7 @@ IDLE_S = 75
 class MailServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
+    allow_reuse_port = False
     request_queue_size = 128
 
     def __init__(self, port: int, desk: Desk) -> None:
