@@ -164,11 +164,11 @@ def _separate_servers() -> Box:
 
 
 def _worker() -> Box:
-    return _seen("worker", "start one: celery -A agentstate worker -Q drive,compact,summarise,sweep,deliver")
+    return _seen("worker", "start one: celery -A agentstate.celery worker -Q drive,compact,summarise,sweep,deliver")
 
 
 def _beat() -> Box:
-    return _seen("beat", "start one, and only one: celery -A agentstate beat")
+    return _seen("beat", "start one, and only one: celery -A agentstate.beat beat")
 
 
 def _secret_key() -> Box:

@@ -125,7 +125,10 @@ def has_pip() -> bool:
 
 
 def succeeds(command: list[str], quiet: bool = False) -> bool:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; run the same command again.")
     if done.returncode != 0 and not quiet:
         print("\n".join(done.stdout.splitlines()[-TAIL_LINES:]), file=sys.stderr)
     return done.returncode == 0

@@ -40,7 +40,7 @@ CHECKS = (
     Check("format", [*PYTHON, "ruff", "format", "--check", "-q", *PACKAGES], "python3 -m ruff format"),
     Check("lint", [*PYTHON, "ruff", "check", "-q", *PACKAGES], "python3 -m ruff check --fix"),
     Check("imports", [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]),
-    Check("templates", [*PYTHON, "djlint", "templates", "--check", "--lint", "--quiet"], "djlint --reformat"),
+    Check("templates", [*PYTHON, "djlint", "templates", "--lint", "--quiet"]),
     Check(
         "migrations", [*PYTHON, "django", "makemigrations", "--check", "--dry-run", "-v1"], "manage.py makemigrations"
     ),

@@ -197,15 +197,24 @@ def application_services(made: Plan) -> Iterator[Service]:
         "web",
         web,
         _in_thread(lambda: _page_answers(f"http://127.0.0.1:{made.port}/readyz")),
-        {**made.environment, "DATABASE_POOL": "1"},
+        {**made.environment, "DATABASE_POOL": "1", "PYTHONWARNINGS": "ignore:No directory at"},
         stop_s_max=5,
     )
-    celery = [*python, "celery", "-A", "agentstate.celery", "-q"]
+    celery = [*python, "celery", "-q", "-A"]
     quiet = {**made.environment, "PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
     queues = ["-Q", "drive,compact,summarise,sweep,deliver", "--pool", "prefork", "-c", str(POOL_CHILDREN)]
-    worker = [*celery, "worker", *queues, "--without-gossip", "--without-mingle", "-l", "warning"]
+    worker = [*celery, "agentstate.celery", "worker", *queues, "--without-gossip", "--without-mingle", "-l", "warning"]
     yield Service("worker", worker, _celery_ready(made, "worker"), quiet)
-    beat = [*celery, "beat", f"--pidfile={state / 'beat.pid'}", "-s", str(state / "beat-schedule"), "-l", "warning"]
+    beat = [
+        *celery,
+        "agentstate.beat",
+        "beat",
+        f"--pidfile={state / 'beat.pid'}",
+        "-s",
+        str(state / "beat-schedule"),
+        "-l",
+        "warning",
+    ]
     yield Service(
         "beat",
         beat,
@@ -251,7 +260,8 @@ def greet(name, *, idempotency_key): return f"Hello {name}"
 @st.agent("hello")
 def main(name): return greet(name)
 
-print(st.run(main, "Ada"))
+st.run(main, "Ada")  # waits for your approval on the page
+st.worker(main)
 """
 
 
