@@ -7,9 +7,7 @@ server_error; settings.CSRF_FAILURE_VIEW = "agentstate.http.refusals.csrf_failur
 from __future__ import annotations
 
 import structlog
-from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
-from django.template import TemplateDoesNotExist
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 
@@ -52,8 +50,8 @@ def page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     is_fragment = bool(getattr(request, "htmx", False))
     try:
         html: str = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
-    except (TemplateDoesNotExist, DatabaseError, errors.DomainError) as failure:
-        log.warning("error_page.failed", error=type(failure).__name__)
+    except Exception as failure:  # nobody stands behind this page: a database away, a broken template
+        log.error("error_page.failed", error=type(failure).__name__, exc_info=True)
         html = _plain(shown)
     rendered = HttpResponse(html, status=error.http_status)
     rendered["Vary"] = "HX-Request"
