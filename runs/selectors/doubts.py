@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from agentstate.audit import history
-from agentstate.core.errors import NotFound
 from runs.models import Step
-from runs.services import proofs, waiting_times
+from runs.selectors.steps import StepDetail
+from runs.services import waiting_times
 
 WORDS = {
     "effect.claimed": "Before-row written; the call may leave from here on",
@@ -33,12 +33,10 @@ class Evidence:
     doubt: bool
 
 
-def opens_at(run_id: UUID, seq: int) -> datetime:
-    """Raises: NotFound."""
-    step = Step.objects.filter(run_id=run_id, seq=seq).defer("input", "output", "error").first()
-    if step is None:
-        raise NotFound("This run has no such step.")
-    return waiting_times.did_not_happen_opens_at(step, dead_at=proofs.dead_at(step.worker_id))
+def opens_at(step: StepDetail) -> datetime:
+    """From when on "it did not happen" may be said: the service's own rule, on what the page has read already."""
+    known = Step(call_by=step.call_by, started_at=step.row.started_at, timeout_s=step.timeout_s)
+    return waiting_times.did_not_happen_opens_at(known, dead_at=step.worker_dead_at)
 
 
 def evidence(run_id: UUID, seq: int) -> list[Evidence]:

@@ -72,7 +72,7 @@ def frames(run_id: UUID) -> list[FrameRow]:
 
 def state_at(run_id: UUID, n: int) -> StateAt:
     """Raises: NotFound when the frame was compacted away, Corrupt when it does not verify."""
-    found = reading.load(current_tenant(), run_id, n)
+    before, found = _pair(run_id, n)
     head = found.head
     frame = FrameRow(
         head.n,
@@ -84,26 +84,31 @@ def state_at(run_id: UUID, n: int) -> StateAt:
         head.body_bytes,
         head.created,
     )
-    before = _state_before(run_id, n)
-    return StateAt(frame, found.doc.get("state"), before, list(found.doc.get("pending", [])), before is not None)
+    old = before.doc.get("state") if before else None
+    return StateAt(frame, found.doc.get("state"), old, list(found.doc.get("pending", [])), before is not None)
 
 
 def states_around(run_id: UUID, n: int) -> tuple[Any, Any] | None:
-    """The agent's state before and after frame n; None when one of them is not kept. Raises: Corrupt."""
+    """The agent's state before and after frame n; None when it is not kept. Raises: Corrupt."""
     try:
-        after = reading.load(current_tenant(), run_id, n).doc.get("state")
+        before, after = _pair(run_id, n)
     except NotFound:
         return None
-    return _state_before(run_id, n), after
+    return (before.doc.get("state") if before else None), after.doc.get("state")
 
 
-def _state_before(run_id: UUID, n: int) -> Any:
-    if n <= 1:
-        return None
-    try:
-        return reading.load(current_tenant(), run_id, n - 1).doc.get("state")
-    except NotFound:
-        return None
+def _pair(run_id: UUID, n: int) -> tuple[reading.Loaded | None, reading.Loaded]:
+    """Frame n and the kept one just before it, in one walk. Raises: NotFound, Corrupt."""
+    before = None
+    for found in reading.history(current_tenant(), run_id, after=max(n - 2, 0)):
+        if found.n >= n:
+            break
+        before = found
+    else:
+        raise NotFound(f"Checkpoint {n} is not kept any more.")
+    if found.n != n:
+        raise NotFound(f"Checkpoint {n} is not kept any more.")
+    return (before if before and before.n == n - 1 else None), found
 
 
 def scratchpad(run: RunStory) -> Pad:

@@ -32,20 +32,23 @@ KINDS = {
 
 ROW = """s.seq, s.parent_seq, s.identity, s.name, s.kind, s.effect, s.status, s.outcome, s.attempt, s.sent, s.source,
   s.error_type, s.model, s.tokens_in + s.tokens_out, s.cost, s.started_at, s.first_called_at, s.due_at, s.ended_at,
-  s.fence, case when s.attempt > 1 then (select json_agg(json_build_array(a.attempt, a.started_at, a.ended_at,
+  s.fence, coalesce(s.key, ''), case when s.attempt > 1 then (select json_agg(json_build_array(a.attempt, a.started_at, a.ended_at,
     a.status, a.outcome) order by a.attempt)::text from runs_stepattempt a where a.run_id = s.run_id and a.seq = s.seq)
   end, (select p.requested_at from runs_approval p where p.run_id = s.run_id and p.step_seq = s.seq
     and p.kind in ('tool', 'ask') order by p.id limit 1)"""
 
 DETAIL = f"""
-select {ROW}, s.generation, s.retry, s.edit_version, s.authorised, s.key, encode(s.payload_hash, 'hex'),
+select {ROW}, s.generation, s.retry, s.edit_version, s.authorised, encode(s.payload_hash, 'hex'),
   s.input, s.output, s.error, s.call_by, s.timeout_s, s.window_s, s.settles_within_s, s.has_probe, s.probes_unknown,
   s.end_frame, coalesce(w.name, ''),
   (select json_build_array(p.name, n.name)::text from (select 1) one
     left join runs_step p on p.run_id = s.run_id and p.seq = s.seq - 1
     left join runs_step n on n.run_id = s.run_id and n.seq = s.seq + 1),
   (select json_build_object('lookup_url', t.lookup_url, 'note', t.note, 'risk', t.risk, 'approve', t.approve)::text
-    from runs_tool t join runs_run r on r.agent = t.agent where r.id = s.run_id and t.name = s.name)
+    from runs_tool t join runs_run r on r.agent = t.agent where r.id = s.run_id and t.name = s.name),
+  exists (select 1 from runs_latereply l where l.run_id = s.run_id and l.seq = s.seq),
+  exists (select 1 from runs_approval a where a.run_id = s.run_id and a.step_seq = s.seq),
+  case when w.dead_proof <> '' then w.dead_at end
 from runs_step s left join runs_worker w on w.id = s.worker_id
 where s.run_id = %s and s.seq = %s
 """
@@ -96,6 +99,7 @@ class StepRow:
     due_at: datetime | None
     ended_at: datetime | None
     fence: int
+    key: str
     earlier: list[Try]
     asked_at: datetime | None  # a person was asked; started_at is when it ran after the answer
 
@@ -182,7 +186,6 @@ class StepDetail:
     retry: int
     edit_version: int
     authorised: int
-    key: str
     payload_hash: str
     input: Any
     output: Any
@@ -203,6 +206,12 @@ class StepDetail:
     corrupt: str = ""
     attempts: list[Attempt] = field(default_factory=list)
     late: list[LateAnswer] = field(default_factory=list)
+    asked: bool = False  # there are questions about it
+    worker_dead_at: datetime | None = None  # proven, not only silent
+
+    @property
+    def key(self) -> str:
+        return self.row.key
 
 
 def window(run_id: UUID, *, first: int, total: int, kind: str = "", name: str = "") -> Window:
@@ -258,9 +267,10 @@ def detail(run_id: UUID, seq: int) -> StepDetail:
     found = sql.row(DETAIL, [run_id, seq])
     if found is None:
         raise NotFound("This run has no such step.")
-    row = row_of(found[:22])
-    (generation, retry, edit, authorised, key, payload_hash, *sealed) = found[22:31]
-    opened = _open(run_id, row, generation, sealed)
+    row = row_of(found[:23])
+    (generation, retry, edit, authorised, payload_hash, *sealed) = found[23:31]
+    key = keys.existing(run_id)
+    opened = _open(run_id, key, row, generation, sealed)
     before, after = orjson.loads(found[39])
     tool = orjson.loads(found[40] or "{}")
     return StepDetail(
@@ -269,7 +279,6 @@ def detail(run_id: UUID, seq: int) -> StepDetail:
         retry,
         edit,
         authorised,
-        key or "",
         payload_hash,
         *opened[:3],
         *found[31:39],
@@ -279,15 +288,17 @@ def detail(run_id: UUID, seq: int) -> StepDetail:
         tool.get("note", ""),
         tool.get("risk", ""),
         opened[3],
-        attempts(run_id, row, generation) if row.attempt > 1 else [],
-        late(run_id, row.seq),
+        attempts(run_id, row, generation, key) if row.attempt > 1 else [],
+        late(run_id, row.seq, key) if found[41] else [],
+        *found[42:],
     )
 
 
-def _open(run_id: UUID, row: StepRow, generation: int, sealed: list[bytes | None]) -> tuple[Any, Any, Any, str]:
+def _open(
+    run_id: UUID, key: bytes, row: StepRow, generation: int, sealed: list[bytes | None]
+) -> tuple[Any, Any, Any, str]:
     tenant_id = current_tenant()
     try:
-        key = keys.existing(run_id)
         plain = [
             sealing.open_step(key, tenant_id, run_id, generation, row.identity, part, body)
             for part, body in zip(("input", "output", "error"), sealed, strict=True)
@@ -298,18 +309,18 @@ def _open(run_id: UUID, row: StepRow, generation: int, sealed: list[bytes | None
     return opened[0], opened[1], opened[2], ""
 
 
-def attempts(run_id: UUID, row: StepRow, generation: int) -> list[Attempt]:
+def attempts(run_id: UUID, row: StepRow, generation: int, key: bytes) -> list[Attempt]:
     found = []
-    for number, status, outcome, key, error, *rest in sql.rows(ATTEMPTS, [run_id, row.seq]):
-        failure = _open(run_id, row, generation, [None, None, error])[2]
-        found.append(Attempt(number, status, outcome, key, failure, *rest))
+    for number, status, outcome, sent_key, error, *rest in sql.rows(ATTEMPTS, [run_id, row.seq]):
+        failure = _open(run_id, key, row, generation, [None, None, error])[2]
+        found.append(Attempt(number, status, outcome, sent_key, failure, *rest))
     return found
 
 
-def late(run_id: UUID, seq: int) -> list[LateAnswer]:
-    found = []
+def late(run_id: UUID, seq: int, key: bytes) -> list[LateAnswer]:
+    found: list[LateAnswer] = []
     for late_id, fence, outcome, body, after_settled, received_at in sql.rows(LATE, [run_id, seq]):
-        opened = sealing.open_late(keys.existing(run_id), current_tenant(), late_id, body)
+        opened = sealing.open_late(key, current_tenant(), late_id, body)
         found.append(LateAnswer(late_id, fence, outcome, opened, after_settled, received_at))
     return found
 

@@ -23,7 +23,7 @@ from runs.selectors.runs import shown_status
 
 RUN = """
 select r.id, r.agent, r.mode, r.status, r.waiting_for, r.wake_reason, r.control, r.held, r.external_id, r.session_key,
-  r.tags, r.trace_id, r.started_by_kind, r.started_by_name, r.input, r.output, r.error, r.error_type, r.error_step,
+  r.tags, r.trace_id, r.started_by_kind, r.started_by_id, r.started_by_name, r.input, r.output, r.error, r.error_type, r.error_step,
   r.fence, r.lease_until, r.due_at, r.claims, r.attempt, r.generation, r.generation_seq, r.step_seq, r.event_seq,
   r.frame_n, r.tokens_in, r.tokens_out, r.cost, r.budget_steps, r.budget_tokens, r.budget_cost, r.budget_wall_s,
   r.created_at, r.started_at, r.ended_at, coalesce(v.version, ''), coalesce(w.name, ''),
@@ -34,16 +34,12 @@ from runs_run r
 where r.id = %s
 """
 
-# runs_approval_step; few rows a run, the newest ones
-QUESTIONS = """
-select id, step_seq, kind, tool, risk, status, requested_at, expires_at, decided_at, decided_by_name
-from runs_approval where run_id = %s order by id desc limit 20
-"""
-
-# Events are partitioned by the month of the run and keyed by (month, run_id, seq).
-TAKEOVERS = """
-select at, kind, detail::text from runs_event
-where month = %s and run_id = %s and kind in ('takeover', 'status') order by seq desc limit 50
+# runs_approval_step, and the primary key (month, run_id, seq) of the run's partition; few rows of both.
+AROUND = """
+select (select coalesce(json_agg(q order by q.id), '[]')::text from (select id, step_seq, kind, tool, risk, requested_at,
+    expires_at from runs_approval where run_id = %s and status = 'pending' order by id limit 20) q),
+  (select coalesce(json_agg(e order by e.seq desc), '[]')::text from (select seq, at, detail from runs_event
+    where month = %s and run_id = %s and kind = 'takeover' order by seq desc limit 20) e)
 """
 
 
@@ -62,6 +58,7 @@ class RunStory:
     tags: list[str]
     trace_id: str
     started_by_kind: str
+    started_by_id: str
     started_by: str
     input_sealed: bytes
     output_sealed: bytes | None
@@ -132,11 +129,8 @@ class OpenQuestion:
     kind: str
     tool: str
     risk: str
-    status: str
     requested_at: datetime
     expires_at: datetime | None
-    decided_at: datetime | None
-    decided_by: str
 
     @property
     def public_id(self) -> str:
@@ -144,11 +138,10 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """A takeover or a change of status, from the run's own trace."""
+class Takeover:
+    """A worker was lost and another went on, from the run's own trace."""
 
     at: datetime
-    kind: str
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -182,13 +175,23 @@ def bodies(run: RunStory) -> Bodies:
         return Bodies(None, None, None, problem.message)
 
 
-def questions(run_id: UUID) -> list[OpenQuestion]:
-    return [OpenQuestion(*row) for row in sql.rows(QUESTIONS, [run_id])]
-
-
-def happenings(run: RunStory) -> list[Happening]:
-    month = run.created_at.date().replace(day=1)
-    return [
-        Happening(at, kind, orjson.loads(detail) if detail else {})
-        for at, kind, detail in sql.rows(TAKEOVERS, [month, run.id])
+def around(run: RunStory) -> tuple[list[OpenQuestion], list[Takeover]]:
+    """Questions that wait for a person, and takeovers, newest first."""
+    found = sql.row(AROUND, [run.id, run.created_at.date().replace(day=1), run.id])
+    assert found is not None
+    questions, takeovers = (orjson.loads(part) for part in found)
+    return [_question(part) for part in questions], [
+        Takeover(datetime.fromisoformat(part["at"]), part["detail"] or {}) for part in takeovers
     ]
+
+
+def _question(part: dict[str, Any]) -> OpenQuestion:
+    return OpenQuestion(
+        UUID(part["id"]),
+        part["step_seq"],
+        part["kind"],
+        part["tool"],
+        part["risk"],
+        datetime.fromisoformat(part["requested_at"]),
+        datetime.fromisoformat(part["expires_at"]) if part["expires_at"] else None,
+    )

@@ -6,8 +6,9 @@ digest of those arguments, sends it. What was typed survives every refusal.
 
 from __future__ import annotations
 
+import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -35,6 +36,7 @@ SAID = {
     "rejected": "Rejected. The agent is told your reason.",
     "responded": "Answered. The agent gets your answer.",
 }
+AMOUNT = re.compile(r"-?\d{1,15}(\.\d{1,6})?")  # money travels as text where rounding is not allowed
 AMOUNT_NAMES = ("amount", "total", "sum", "price", "value", "count", "rows")
 
 
@@ -187,8 +189,6 @@ def _lost(request: TenantRequest, public: str, form: Form, problem: Conflict) ->
 
 
 def _with(form: Form, **changes: Any) -> Form:
-    from dataclasses import replace
-
     return replace(form, **changes)
 
 
@@ -196,8 +196,11 @@ def phrase(tool: str, args: Any) -> str:
     """What has to be typed for a call of high risk: its amount, else the name of what it acts on, else the tool."""
     if isinstance(args, dict):
         for name in AMOUNT_NAMES:
-            if isinstance(args.get(name), int | float) and not isinstance(args[name], bool):
-                return _plain(args[name])
+            value = args.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return _plain(value)
+            if isinstance(value, str) and AMOUNT.fullmatch(value):
+                return value
         texts = [value for value in args.values() if isinstance(value, str) and 0 < len(value) <= 40]
         if texts:
             return texts[0]

@@ -26,11 +26,10 @@ def run_page(request: TenantRequest, run: str) -> HttpResponse:
     window = _window(request, found)
     if request.GET.get("format") == "json":
         return _json(found, window)
-    context = {**_head(found), **_steps(request, found, window), "tab": "steps"}
+    context = {**_head(found), "bodies": story.bodies(found), **_steps(request, found, window), "tab": "steps"}
     if request.htmx and "live" in request.GET:
         return show(request, "runs/run.html", _live(request, context, window), partial="run-news")
-    bodies = story.bodies(found)
-    return show(request, "runs/run.html", {**context, "bodies": bodies}, partial=_partial(request))
+    return show(request, "runs/run.html", context, partial=_partial(request))
 
 
 def _partial(request: TenantRequest) -> str:
@@ -38,27 +37,24 @@ def _partial(request: TenantRequest) -> str:
 
 
 def _head(run: RunStory) -> dict[str, object]:
-    questions = story.questions(run.id)
+    questions, takeovers = story.around(run)
     seen = overview.read(run.id, steps=run.steps, error_step=run.error_step)
     return {
         "section": "runs",
         "run": run,
         "overview": seen,
         "totals": seen.totals,
-        "questions": [question for question in questions if question.status == "pending"],
+        "questions": questions,
         "failure": _failure(run),
-        "takeovers": [item for item in story.happenings(run) if item.kind == "takeover"],
+        "takeovers": takeovers,
     }
 
 
-def _failure(run: RunStory) -> steps.StepDetail | None:
+def _failure(run: RunStory) -> steps.StepRow | None:
     """The step at which the run failed."""
     if run.status != "failed" or run.error_step is None:
         return None
-    try:
-        return steps.detail(run.id, run.error_step)
-    except NotFound:
-        return None
+    return next(iter(steps.changed(run.id, first=run.error_step, last=run.error_step)), None)
 
 
 def _window(request: TenantRequest, run: RunStory) -> steps.Window:

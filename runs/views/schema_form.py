@@ -136,7 +136,7 @@ def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> 
 
 
 def _kind(schema: dict[str, Any], value: Any) -> str:
-    if "enum" in schema:
+    if "enum" in schema or _titled(schema):
         return "choice"
     kinds = schema.get("type")
     kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
@@ -148,6 +148,14 @@ def _kind(schema: dict[str, Any], value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "number" if isinstance(value, int | float) else "json"
+
+
+def _titled(schema: dict[str, Any]) -> list[tuple[Any, str]]:
+    """Choices written as oneOf of constants with titles."""
+    parts = schema.get("oneOf") or schema.get("anyOf") or []
+    if not parts or not all(isinstance(part, dict) and "const" in part for part in parts):
+        return []
+    return [(part["const"], str(part.get("title", part["const"]))) for part in parts]
 
 
 def _text(value: Any, kind: str) -> str:
@@ -166,7 +174,8 @@ def _text(value: Any, kind: str) -> str:
 
 def _options(schema: dict[str, Any], kind: str, *, required: bool) -> tuple[tuple[str, str], ...]:
     if kind == "choice":
-        found = [(orjson.dumps(item).decode(), item if isinstance(item, str) else str(item)) for item in schema["enum"]]
+        named = _titled(schema) or [(item, item if isinstance(item, str) else str(item)) for item in schema["enum"]]
+        found = [(orjson.dumps(item).decode(), words) for item, words in named]
     elif kind == "yesno":
         found = [("true", "yes"), ("false", "no")]
     else:

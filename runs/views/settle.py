@@ -56,7 +56,7 @@ def _page(request: TenantRequest, run: str, seq: int, form: Form, *, status: int
     if not questions:
         raise NotFound("This step was never in doubt.")
     question = questions[-1]
-    opens_at = doubts.opens_at(found.id, seq)
+    opens_at = doubts.opens_at(step)
     context: dict[str, object] = {
         "section": "runs",
         "run": found,
@@ -68,13 +68,13 @@ def _page(request: TenantRequest, run: str, seq: int, form: Form, *, status: int
         "is_open": opens_at <= now(),
         "evidence": doubts.evidence(found.id, seq),
         "lookup_url": lookup(step.lookup_url, step.key),
-        "barred": _is_barred(request, approvals.facts(question)),
+        "barred": _is_barred(request, found),
     }
     return show(request, "runs/settle.html", context, status=status)
 
 
-def _is_barred(request: TenantRequest, facts: approvals.StepFacts) -> bool:
-    mine = (facts.started_by_kind, facts.started_by_id) == (request.actor.kind, request.actor.id)
+def _is_barred(request: TenantRequest, run: story.RunStory) -> bool:
+    mine = (run.started_by_kind, run.started_by_id) == (request.actor.kind, request.actor.id)
     return mine and bool(request.tenant.production)
 
 

@@ -20,7 +20,7 @@ def step_page(request: TenantRequest, run: str, seq: int) -> HttpResponse:
     step = steps.detail(found.id, seq)
     if request.GET.get("format") == "json":
         return twin(dataclasses.asdict(step) | {"run": found.public_id})
-    questions = approvals.of_run(found.id, step_seq=seq)
+    questions = approvals.of_run(found.id, step_seq=seq) if step.asked else []
     decided = next((item for item in reversed(questions) if item.kind != "settle" and not item.pending), None)
     context: dict[str, object] = {
         "section": "runs",
