@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import include, path
 
 from agentstate.affairs import probes
 
-urlpatterns: list[URLPattern | URLResolver] = [
+urlpatterns = [
     path("livez", probes.live, name="livez"),
     path("readyz", probes.ready, name="readyz"),
+    path("api/", include("agentstate.api.urls")),
+    path("", include("agentstate.web.urls")),
+    path("", include("runs.urls")),
 ]
-if find_spec("agentstate.api.urls"):
-    urlpatterns.append(path("api/", include("agentstate.api.urls")))
-urlpatterns.append(path("", include("agentstate.web.urls")))
-if find_spec("runs.urls"):
-    urlpatterns.append(path("", include("runs.urls")))
