@@ -101,7 +101,10 @@ def fetch(codec: Codec, key: bytes, sha: bytes, *, tenant_id: UUID, run_id: UUID
 
 
 def put(run_id: UUID, blob: BlobRow) -> None:
-    """Insert unless it is there. Locks: shared with the run's compaction, until the transaction ends."""
+    """Insert, or make it young again: safe from compaction for an hour, within which its frame must be committed.
+
+    Locks: shared, against the run's compaction, until the transaction ends.
+    """
     sql.row(PUT, [run_id, blob.sha, blob.text_bytes, blob.body])
 
 

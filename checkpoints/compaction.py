@@ -1,10 +1,10 @@
 """Compaction: drops frames that nobody comes back to, and re-keys what stands behind them so that all others decode.
 
-Kept are: the newest frame, the first of each generation, kinds approval / effect / pause / fork, pinned frames, frames
-of protected steps, and everything of the open generation. Of runs that ended longer ago than the retention nothing but
-pins is kept; of runs with a destroyed key, nothing. One short transaction per stretch of a run, under that run's
-advisory lock: killed anywhere it leaves whole stretches done or not done, run again it finds nothing to do, run twice
-at once each run is done by one. Writers wait for nothing, except when they bring a new blob.
+Kept are: the newest frame, the first of each generation, kinds approval / effect / pause / fork / generation, pinned
+frames, frames of protected steps, and everything of the open generation. Of runs that ended longer ago than the
+retention nothing but pins is kept; of runs with a destroyed key, nothing. One short transaction per stretch of a run,
+under that run's advisory lock: killed anywhere it leaves whole stretches done or not done, run again it finds nothing
+to do, run twice at once each run is done by one. Writers wait for nothing, except when they bring a new blob.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from checkpoints.thinning import KINDS_KEPT, Stub, Thinning
 BATCH_FRAMES = 2_000  # whose columns without bodies are in memory at a time
 BATCH_RUNS = 500
 PROBLEMS_MAX = 100
+BLOB_GRACE = timedelta(hours=1)  # between a blob and the frame that refers to it, when they are not one transaction
 RETENTION_DAYS = 90  # default of the tenant setting
 RETENTION_KEY = "checkpoints.retention_days"
 
@@ -252,8 +253,8 @@ class _Compaction:
     def _drop_blobs(self) -> None:
         """Delete the run's blobs that no kept frame refers to."""
         self._begin()
-        sizes = "SELECT sha, octet_length(body) FROM checkpoints_blob WHERE run_id = %s"
-        stored: dict[Any, int] = dict(sql.rows(sizes, [self.run_id]))
+        sizes = "SELECT sha, octet_length(body) FROM checkpoints_blob WHERE run_id = %s AND created < %s"
+        stored: dict[Any, int] = dict(sql.rows(sizes, [self.run_id, now() - BLOB_GRACE]))
         if not stored or (_source and _source(self.run_id) is None):
             return
         try:

@@ -12,6 +12,13 @@ from agentstate.tenants.security import SqlConstraint
 WRITTEN_ONCE = """
 CREATE FUNCTION checkpoints_written_once() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'checkpoints_blob' THEN  -- put again: it only becomes young again
+    IF (NEW.tenant_id, NEW.run_id, NEW.sha, NEW.bytes, NEW.body) IS DISTINCT FROM
+       (OLD.tenant_id, OLD.run_id, OLD.sha, OLD.bytes, OLD.body) THEN
+      RAISE EXCEPTION 'a blob is written once' USING ERRCODE = '42501';
+    END IF;
+    RETURN NEW;
+  END IF;
   IF coalesce(current_setting('agentstate.compacting', true), '') <> 'on' THEN
     RAISE EXCEPTION 'rows of % are written once', TG_TABLE_NAME
       USING ERRCODE = '42501', HINT = 'only compaction and erasure change them';
@@ -19,7 +26,7 @@ BEGIN
   IF TG_OP = 'DELETE' THEN
     RETURN OLD;
   END IF;
-  IF TG_TABLE_NAME <> 'checkpoints_frame' OR NEW.base_n IS NOT NULL
+  IF NEW.base_n IS NOT NULL
      OR (NEW.tenant_id, NEW.run_id, NEW.n, NEW.generation, NEW.step_seq, NEW.kind, NEW.schema_version, NEW.sha,
          NEW.chain, NEW.plain_bytes, NEW.fence, NEW.created) IS DISTINCT FROM
         (OLD.tenant_id, OLD.run_id, OLD.n, OLD.generation, OLD.step_seq, OLD.kind, OLD.schema_version, OLD.sha,
@@ -31,7 +38,8 @@ END $$
 """
 
 # The lock is shared with other writers and excludes the run's compaction, which would else drop a blob that it saw
-# nobody refer to while we find it present. Its number is locks.number("checkpoints.run", run_id).
+# nobody refer to while we find it present. After our commit its youth protects it until the frame that refers to it
+# is committed too. The number of the lock is locks.number("checkpoints.run", run_id).
 PUT_BLOB = """
 CREATE FUNCTION checkpoints_put_blob(p_run uuid, p_sha bytea, p_bytes int, p_body bytea) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -39,7 +47,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock_shared(('x' || encode(substr(sha256(
     'checkpoints.run'::bytea || '\\x00'::bytea || convert_to(p_run::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint);
   INSERT INTO checkpoints_blob (run_id, sha, bytes, body) VALUES (p_run, p_sha, p_bytes, p_body)
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT (run_id, sha) DO UPDATE SET created = clock_timestamp();
 END $$
 """
 

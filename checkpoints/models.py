@@ -69,11 +69,11 @@ class Blob(TenantOwned):
     sha = models.BinaryField()  # HMAC-SHA-256 of the text under a key of the run
     bytes = models.IntegerField()  # of the text
     body = models.BinaryField()
-    created = models.DateTimeField(db_default=Now())
+    created = models.DateTimeField(db_default=Now())  # or last put again
 
     class Meta:
         constraints = [
-            RowSecurity(name="checkpoints_blob_rls", grants="SELECT, INSERT, DELETE"),
+            RowSecurity(name="checkpoints_blob_rls", grants="SELECT, INSERT, DELETE, UPDATE (created)"),
             WrittenOnce(name="checkpoints_blob_written_once"),
             ExternalBody(name="checkpoints_blob_body"),
         ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 # Kinds of frames that people and undo come back to.
-KINDS_KEPT = frozenset({"approval", "effect", "pause", "fork"})
+KINDS_KEPT = frozenset({"approval", "effect", "pause", "fork", "generation"})
 ROW_BYTES = 256  # what a frame costs beside its body: columns, headers, index
 
 

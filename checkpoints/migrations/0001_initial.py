@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, DELETE", name="checkpoints_blob_rls"
+                        grants="SELECT, INSERT, DELETE, UPDATE (created)", name="checkpoints_blob_rls"
                     ),
                     checkpoints.constraints.WrittenOnce(name="checkpoints_blob_written_once"),
                     checkpoints.constraints.ExternalBody(name="checkpoints_blob_body"),

@@ -29,7 +29,7 @@ from agentstate.db import locks, sql
 from agentstate.tenants import keyring
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
-from checkpoints import compaction, keys, pins, reading, tasks, thinning
+from checkpoints import blobs, compaction, keys, pins, reading, tasks, thinning
 from checkpoints.compaction import RunFacts
 from checkpoints.thinning import Stub
 from checkpoints.writing import COLUMNS
@@ -43,6 +43,12 @@ LONG_AGO = timedelta(days=400)
 def _light_keyframes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gaps of a few frames are worth a keyframe in all tests but those about just that."""
     monkeypatch.setattr(Run, "base_bytes", 300)
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs of these tests are young."""
+    monkeypatch.setattr(compaction, "BLOB_GRACE", timedelta(0))
 
 
 @pytest.fixture
@@ -87,13 +93,15 @@ def test_what_people_come_back_to_is_kept(run: Run, facts: dict[UUID, RunFacts])
     run.write({"at": "doubt"}, generation=1, step_seq=28)
     run.write_many(3, generation=1)
     run.write({"at": "pause"}, generation=1, kind="pause")
+    run.write_many(3, generation=1)
+    run.write({"at": "the state that opens the next one"}, generation=1, kind="generation", boundary=True)
     run.write_many(4, generation=2)
     facts[run.id] = RunFacts(open_generation=2, protected=frozenset({28}))
     with tenant_scope(run.tenant_id):
         pins.pin(run.id, 6, holder=new_id())
     outcome = compaction.run(run.tenant_id)
-    assert kept(run) == [1, 6, 11, 17, 18, 28, 32, 33, 34, 35, 36]
-    assert outcome.frames == 36 - 11
+    assert kept(run) == [1, 6, 11, 17, 18, 28, 32, 36, 37, 38, 39, 40]
+    assert outcome.frames == 40 - 12
     assert outcome.freed_bytes > 0 and outcome.problems == []
 
 
@@ -205,6 +213,22 @@ def test_only_blobs_that_no_kept_frame_refers_to_are_dropped(run: Run, facts: di
             {"first": text(70_000, 1), "schema_version": 1},
             {"third": text(70_000, 3), "schema_version": 1},
         ]
+
+
+def test_a_blob_put_ahead_of_its_frame_is_spared(
+    run: Run, facts: dict[UUID, RunFacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BLOB_GRACE", timedelta(seconds=0.5))
+    run.write({"large": text(70_000)})
+    run.write_many(1, generation=1)
+    facts[run.id] = RunFacts(open_generation=9, finished_at=now() - LONG_AGO)
+    time.sleep(0.6)
+    returning = run.writer.prepare({"large": text(70_000)})
+    with tenant_scope(run.tenant_id):
+        blobs.put(run.id, returning.blobs[0])  # it is there already; young again
+    assert compaction.run(run.tenant_id).blobs == 0
+    time.sleep(0.6)
+    assert compaction.run(run.tenant_id).blobs == 1
 
 
 def test_evidence_of_corruption_is_left_as_it_is(
