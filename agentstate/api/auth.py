@@ -65,15 +65,13 @@ def _digest(token: str) -> bytes:
 class KeyAuth(HttpBearer):
     """For acts: the key is looked up each time."""
 
-    openapi_bearerFormat = "API key"  # noqa: N815  (the name in the OpenAPI document)
-
-    def authenticate(self, request: HttpRequest, token: str) -> Actor:
-        return resolve(token)
+    async def authenticate(self, request: HttpRequest, token: str) -> Actor:
+        return await waiting.in_database(lambda: resolve(token))
 
 
 class WorkerAuth(KeyAuth):
-    """For the calls of a worker, which are async: no database thread when the answer is remembered."""
+    """For the calls of a worker: no database thread while the answer is remembered."""
 
-    async def authenticate(self, request: HttpRequest, token: str) -> Actor:  # type: ignore[override]
+    async def authenticate(self, request: HttpRequest, token: str) -> Actor:
         known = remembered(token)
         return known if known is not None else await waiting.in_database(lambda: resolve_cached(token))

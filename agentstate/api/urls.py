@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import iscoroutinefunction
+from inspect import isawaitable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -29,40 +29,35 @@ api = Api(
     renderer=JsonRenderer(),
 )
 errors.install(api)
+api.add_router("", work.router, tags=["work"], auth=auth.WorkerAuth())  # before the rest: /runs/claim is no run
 api.add_router("", runs.router, tags=["runs"])
 api.add_router("", events.router, tags=["runs"])
-api.add_router("", work.router, tags=["work"], auth=auth.WorkerAuth())
 api.add_router("", approvals.router, tags=["approvals"])
 api.add_router("", agents.router, tags=["agents"])
 
 
 @csrf_exempt
-def absent(request: HttpRequest) -> HttpResponse:
+async def absent(request: HttpRequest) -> HttpResponse:
     return errors.answer(request, NotFound(f"There is no address {request.path[:200]} here; see docs/API.md."))
 
 
 def guarded(view: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse a body that is too large before it is parsed, and say a refused method as a problem."""
-    if iscoroutinefunction(view):
 
-        async def around_async(request: HttpRequest, **given: Any) -> HttpResponseBase:
-            refused = _too_large(request)
-            return refused or _said(request, await view(request, **given))
-
-        return csrf_exempt(around_async)
-
-    def around(request: HttpRequest, **given: Any) -> HttpResponseBase:
+    async def around(request: HttpRequest, **given: Any) -> HttpResponseBase:
         refused = _too_large(request)
-        return refused or _said(request, view(request, **given))
+        if refused is not None:
+            return refused
+        response = view(request, **given)
+        return _said(request, await response if isawaitable(response) else response)
 
     return csrf_exempt(around)
 
 
 def _too_large(request: HttpRequest) -> HttpResponse | None:
     sent = request.headers.get("Content-Length", "")
-    if sent.isascii() and sent.isdigit() and int(sent) > errors.BODY_BYTES_MAX:
-        return errors.answer(request, errors.too_large())
-    return None
+    stated = int(sent) if sent.isascii() and sent.isdigit() else len(request.body)
+    return errors.answer(request, errors.too_large()) if stated > errors.BODY_BYTES_MAX else None
 
 
 def _said(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -52,16 +53,19 @@ class HttpStore:
     def __init__(
         self, url: str, key: str, *, timeout_s: float = TIMEOUT_S, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self._client = httpx.Client(
-            base_url=url.rstrip("/") + "/api/v1",
-            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            transport=transport,
-        )
+        self._base = httpx.URL(url.rstrip("/") + "/api/v1")
+        self._headers = {
+            "Host": self._base.netloc.decode(),
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "User-Agent": "agentstate",
+        }
+        # The transport itself: httpx.Client's redirects, cookies and hooks are not wanted and cost more than the rest.
+        self._transport = transport or httpx.HTTPTransport(proxy=_proxy_for(self._base))
         self._timeout_s = timeout_s
 
     def close(self) -> None:
-        self._client.close()
+        self._transport.close()
 
     def register(self, agent: AgentSpec) -> None:
         self._ask("POST", "/agents", wire.dumps(agent))
@@ -148,22 +152,27 @@ class HttpStore:
         raise AssertionError("the last try raises or returns")
 
     def _once(self, method: str, path: str, body: bytes, *, headers: Mapping[str, str] | None, wait_s: float) -> Any:
-        timeout = httpx.Timeout(self._timeout_s + wait_s, connect=CONNECT_TIMEOUT_S)
+        request = httpx.Request(
+            method,
+            f"{self._base}{path}",
+            content=body,
+            headers={**self._headers, **(headers or {})},
+            extensions={"timeout": httpx.Timeout(self._timeout_s + wait_s, connect=CONNECT_TIMEOUT_S).as_dict()},
+        )
         try:
-            answer = self._client.request(method, path, content=body, headers=headers, timeout=timeout)
+            answer = self._transport.handle_request(request)
+            content = answer.read()
         except httpx.TransportError as error:
             unsent = isinstance(error, NOT_SENT)
-            where = f"{self._client.base_url.host} did not answer ({type(error).__name__})"
+            where = f"{self._base.host} did not answer ({type(error).__name__})"
             raise _Failed(Unavailable(f"{where}; try again shortly.", retry_after_s=1), unsent=unsent) from error
         if answer.status_code in REPEATABLE_STATUS:
-            refusal = _error(answer)
-            ours = (
-                isinstance(refusal, Unavailable) and "request_id" in refusal.data
-            )  # a proxy has none
+            refusal = _error(answer, self._base.host)
+            ours = isinstance(refusal, Unavailable) and "request_id" in refusal.data  # a proxy gives none
             raise _Failed(refusal, unsent=ours, rest_s=_retry_after(answer))
         if answer.is_success:
-            return wire.loads(answer.content) if answer.content else None
-        raise _error(answer)
+            return wire.loads(content) if content else None
+        raise _error(answer, self._base.host)
 
 
 class _Failed(Exception):
@@ -196,7 +205,7 @@ _BY_STATUS: dict[int, type[DomainError]] = {
 }
 
 
-def _error(answer: httpx.Response) -> DomainError:
+def _error(answer: httpx.Response, host: str) -> DomainError:
     """The error of a problem, with its data; of anything else (a proxy's page) what the status says."""
     try:
         problem = answer.json()
@@ -204,7 +213,7 @@ def _error(answer: httpx.Response) -> DomainError:
         problem = {}
     if not isinstance(problem, dict) or "code" not in problem:
         cls = _BY_STATUS.get(answer.status_code, Unavailable if answer.status_code >= 500 else DomainError)
-        return cls(f"{answer.request.url.host} answered {answer.status_code} to {answer.request.method}.")
+        return cls(f"{host} answered {answer.status_code}.")
     known = _CLASSES.get(str(problem["code"])) or _BY_STATUS.get(answer.status_code, DomainError)
     details = {str(name): value for name, value in problem.items() if name not in PROBLEM_MEMBERS}
     details.pop("message", None)
@@ -220,6 +229,13 @@ def _retry_after(answer: httpx.Response) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError):
         return 0.0
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say of this address."""
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
 
 
 def _run(run_id: str) -> str:

@@ -7,7 +7,7 @@ from ninja import Router
 
 from agentstate.sdk import wire
 from agentstate.sdk.store import AgentSpec
-from runs.api import requests
+from runs.api import requests, waiting
 from runs.schemas.agents import AgentOut, AgentPageOut, RegisteredOut, StopOut
 from runs.schemas.protocol import AgentSpecIn
 from runs.schemas.runs import StopIn
@@ -24,6 +24,7 @@ router = Router()
     operation_id="register_agent",
     openapi_extra={"requestBody": requests.documented(AgentSpecIn)},
 )
+@waiting.offloaded
 def register(request: HttpRequest) -> RegisteredOut:
     """Tell the service about an agent and its tools. Idempotent by name and fingerprint."""
     actor = requests.allowed(request, "runs.work")
@@ -33,6 +34,7 @@ def register(request: HttpRequest) -> RegisteredOut:
 
 
 @router.get("/agents", response=AgentPageOut, operation_id="list_agents")
+@waiting.offloaded
 def list_agents(request: HttpRequest) -> AgentPageOut:
     """Every agent that a worker registered here, with the newest version."""
     actor = requests.allowed(request, "runs.read")
@@ -41,6 +43,7 @@ def list_agents(request: HttpRequest) -> AgentPageOut:
 
 
 @router.post("/stop", response={200: StopOut, 409: Problem}, operation_id="emergency_stop")
+@waiting.offloaded
 def stop(request: HttpRequest, wanted: StopIn) -> StopOut:
     """No claim and no new step of this agent, or of any; calls under way finish and are recorded."""
     actor = requests.allowed(request, "admin.stop")
@@ -49,6 +52,7 @@ def stop(request: HttpRequest, wanted: StopIn) -> StopOut:
 
 
 @router.delete("/stop", response={200: StopOut, 404: Problem}, operation_id="lift_stop")
+@waiting.offloaded
 def lift(request: HttpRequest, agent: str = "", reason: str = "") -> StopOut:
     """Let this agent, or all, go on."""
     actor = requests.allowed(request, "admin.stop")

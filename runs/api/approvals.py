@@ -8,7 +8,7 @@ from ninja import Query, Router
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id
 from agentstate.tenants.actors import Actor
-from runs.api import requests
+from runs.api import requests, waiting
 from runs.schemas.approvals import ApprovalOut, ApprovalPageOut, ApprovalQuery, DecisionIn, DecisionOut, SettleIn
 from runs.schemas.strict import Problem
 from runs.selectors import approvals as inbox
@@ -20,9 +20,11 @@ DECIDES = {"parameters": [requests.IF_MATCH_HEADER, requests.IDEMPOTENCY_HEADER]
 
 
 @router.get("/approvals", response={200: ApprovalPageOut, 422: Problem}, operation_id="list_approvals")
+@waiting.offloaded
 def list_approvals(request: HttpRequest, wanted: Query[ApprovalQuery]) -> ApprovalPageOut:
     """Open questions; with `decided` the newest answered ones."""
     actor = requests.allowed(request, "runs.read")
+    requests.refuse_others(request, "tool", "risk", "sort", "decided")
     found = requests.scoped(
         actor,
         lambda: inbox.inbox(
@@ -33,6 +35,7 @@ def list_approvals(request: HttpRequest, wanted: Query[ApprovalQuery]) -> Approv
 
 
 @router.get("/approvals/{approval_id}", response={200: ApprovalOut, 404: Problem}, operation_id="get_approval")
+@waiting.offloaded
 def get(request: HttpRequest, response: HttpResponse, approval_id: str) -> ApprovalOut:
     """One question with its proposal. The ETag is its version."""
     actor = requests.allowed(request, "runs.read")
@@ -45,6 +48,7 @@ def get(request: HttpRequest, response: HttpResponse, approval_id: str) -> Appro
     operation_id="decide_approval",
     openapi_extra=DECIDES,
 )
+@waiting.offloaded
 def decide(request: HttpRequest, response: HttpResponse, approval_id: str, wanted: DecisionIn) -> ApprovalOut:
     """Decide once. 409 names who was first; the same Idempotency-Key gives the same answer."""
     actor = requests.allowed(request, "approvals.decide")
@@ -67,6 +71,7 @@ def decide(request: HttpRequest, response: HttpResponse, approval_id: str, wante
     operation_id="settle_step",
     openapi_extra=DECIDES,
 )
+@waiting.offloaded
 def settle(request: HttpRequest, response: HttpResponse, run_id: str, seq: int, wanted: SettleIn) -> ApprovalOut:
     """Say of an effect in doubt whether it happened. The rule that holds for approving it holds here."""
     actor = requests.allowed(request, "approvals.decide")

@@ -125,6 +125,13 @@ def expected_version(request: HttpRequest) -> int:
     return int(text)
 
 
+def refuse_others(request: HttpRequest, *names: str) -> None:
+    """A misspelt filter would silently show everything. Raises: Invalid naming the parameter."""
+    for name in request.GET:
+        if name not in names:
+            raise Invalid(f"There is no parameter {name[:80]!r} here; use {', '.join(names)}.", field=name[:80])
+
+
 def trace_id(request: HttpRequest, sent: str = "") -> str:
     """The trace a new run belongs to: named in the body, else the caller's own. Raises: Invalid(field="/trace_id")."""
     if sent and not TRACE_ID.fullmatch(sent):

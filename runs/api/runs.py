@@ -12,7 +12,7 @@ from agentstate.core.ids import parse_id, public_id
 from agentstate.http import cursors
 from agentstate.sdk.store import Budget
 from agentstate.tenants import actors
-from runs.api import requests
+from runs.api import requests, waiting
 from runs.models import Run
 from runs.schemas.runs import (
     ControlOut,
@@ -39,6 +39,7 @@ router = Router()
     operation_id="admit_run",
     openapi_extra={"parameters": [requests.IDEMPOTENCY_HEADER, requests.TRACE_HEADER]},
 )
+@waiting.offloaded
 def admit(request: HttpRequest, wanted: RunIn) -> HttpResponse:
     """Start a run; it is durable before the answer leaves. 200: the same external_id or Idempotency-Key had one."""
     actor = requests.allowed(request, "runs.start")
@@ -57,9 +58,11 @@ def admit(request: HttpRequest, wanted: RunIn) -> HttpResponse:
 
 
 @router.get("/runs", response={200: RunPageOut, 422: Problem}, operation_id="list_runs")
+@waiting.offloaded
 def list_runs(request: HttpRequest, wanted: Query[RunQuery]) -> RunPageOut:
     """Newest first. Times are of admission; `from` is included, `to` is not."""
     actor = requests.allowed(request, "runs.read")
+    requests.refuse_others(request, "state", "agent", "tag", "external_id", "from", "to", "cursor", "limit")
     place = f"api.runs:{actors.tenant_of(actor)}:{wanted.model_dump_json(exclude={'cursor', 'limit'})}"
     found = requests.scoped(
         actor, lambda: listing.page(_filter(wanted), after=_after(wanted, place), rows_max=wanted.limit)
@@ -69,6 +72,7 @@ def list_runs(request: HttpRequest, wanted: Query[RunQuery]) -> RunPageOut:
 
 
 @router.get("/runs/{run_id}", response={200: RunFullOut, 404: Problem}, operation_id="get_run")
+@waiting.offloaded
 def get(request: HttpRequest, run_id: str) -> RunFullOut:
     """One run with its input, its output or failure, and how it stands."""
     actor = requests.allowed(request, "runs.read")
@@ -76,18 +80,21 @@ def get(request: HttpRequest, run_id: str) -> RunFullOut:
 
 
 @router.post("/runs/{run_id}/pause", response={200: ControlOut, (404, 409): Problem}, operation_id="pause_run")
+@waiting.offloaded
 def pause(request: HttpRequest, run_id: str, wanted: ReasonIn) -> ControlOut:
     """Stop at the next boundary; a running worker obeys within a heartbeat."""
     return _act(request, run_id, wanted, control.pause)
 
 
 @router.post("/runs/{run_id}/cancel", response={200: ControlOut, (404, 409): Problem}, operation_id="cancel_run")
+@waiting.offloaded
 def cancel(request: HttpRequest, run_id: str, wanted: ReasonIn) -> ControlOut:
     """End the run at the next boundary, for ever. Effects that happened stay."""
     return _act(request, run_id, wanted, control.cancel)
 
 
 @router.post("/runs/{run_id}/resume", response={200: ControlOut, (404, 409): Problem}, operation_id="resume_run")
+@waiting.offloaded
 def resume(request: HttpRequest, run_id: str, wanted: ReasonIn) -> ControlOut:
     """The same run goes on after its last recorded step."""
     return _act(request, run_id, wanted, control.resume)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from django.db import connection
 from django.db.utils import InterfaceError, OperationalError
@@ -20,6 +22,7 @@ from django.db.utils import InterfaceError, OperationalError
 from agentstate.http.hub import hub
 
 AnyResult = TypeVar("AnyResult")
+Given = ParamSpec("Given")
 
 DATABASE_CALLS_MAX = 4  # at once, of this process; the pool of the pages keeps its own
 RECHECK_S = 2.0  # a lost hint costs this much latency, nothing else
@@ -54,3 +57,15 @@ async def until(channel: str, *, wait_s: float, look: Callable[[], Awaitable[Any
             if found is not None or left_s <= 0:
                 return found
             await news.wait(min(left_s, RECHECK_S * random.uniform(0.8, 1.0)))  # noqa: S311  (spreads polls)
+
+
+def offloaded(view: Callable[Given, AnyResult]) -> Callable[Given, Awaitable[AnyResult]]:
+    """A synchronous view as an async one that runs in a database thread."""
+
+    @wraps(view)
+    async def around(*args: Given.args, **given: Given.kwargs) -> AnyResult:
+        return await in_database(lambda: view(*args, **given))
+
+    # ninja resolves annotations in the module of the function it is given, which would be this one.
+    around.__signature__ = inspect.signature(view, eval_str=True)  # type: ignore[attr-defined]
+    return around

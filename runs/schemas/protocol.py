@@ -83,7 +83,7 @@ def mirror_out(cls: type[Any]) -> type[Out]:
 
 
 def _made(cls: type[Any], *, base: type[Any], suffix: str) -> Any:
-    hints = get_type_hints(cls)
+    hints: dict[str, Any] = get_type_hints(cls)
     members: dict[str, Any] = {
         _attribute(each.name): _member(cls, each, hints[each.name], suffix) for each in fields(cls)
     }
@@ -109,8 +109,9 @@ def _attribute(name: str) -> str:
 
 def _kind(hint: Any, suffix: str) -> Any:
     arguments = get_args(hint)
-    if is_dataclass(hint):
-        return mirror(hint) if suffix == "In" else mirror_out(hint)
+    if is_dataclass(hint):  # the name below is for mypy, which otherwise narrows it
+        known: Any = hint
+        return mirror(known) if suffix == "In" else mirror_out(hint)
     if get_origin(hint) is Literal or not arguments:
         return hint
     if get_origin(hint) is Sequence:
@@ -123,7 +124,7 @@ def _kind(hint: Any, suffix: str) -> Any:
 
 
 @cache
-def _tagged(choices: tuple[type[Any], ...]) -> Any:
+def _tagged(choices: tuple[Any, ...]) -> Any:
     members: dict[str, Any] = {each.__name__.lower(): (mirror(each) | None, None) for each in choices}
     made = create_model("ThenIn", __base__=Strict, **members)
     made.__doc__ = f"Exactly one member: {', '.join(members)}."

@@ -20,7 +20,7 @@ from agentstate.core.limits import (
 from runs.schemas.strict import Out, Strict, one_of
 from runs.states import RunStatus
 
-Status = Literal["queued", "running", "waiting", "paused", "in_doubt", "failed", "succeeded", "cancelled"]
+Status = Literal["", "queued", "running", "waiting", "paused", "in_doubt", "failed", "succeeded", "cancelled"]
 
 
 class BudgetIn(Strict):
@@ -52,7 +52,7 @@ class RunIn(Strict):
 class RunQuery(Schema):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    state: Status | Literal[""] = Field("", description="Only runs of this status.")
+    state: Status = Field("", description="Only runs of this status.")
     agent: str = Field("", max_length=NAME_CHARS_MAX)
     tag: str = Field("", max_length=TAG_CHARS_MAX)
     external_id: str = Field("", max_length=EXTERNAL_ID_CHARS_MAX)
