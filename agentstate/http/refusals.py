@@ -51,7 +51,7 @@ def page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     try:
         html: str = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
     except Exception as failure:  # nobody stands behind this page: a database away, a broken template
-        log.error("error_page.failed", error=type(failure).__name__, exc_info=True)
+        log.exception("error_page.failed", error=type(failure).__name__)
         html = _plain(shown)
     rendered = HttpResponse(html, status=error.http_status)
     rendered["Vary"] = "HX-Request"

@@ -46,7 +46,7 @@ TRUE = {  # cl100k, o200k
 @pytest.mark.parametrize("text", sorted(TRUE))
 def test_the_count_is_never_under_and_seldom_far_over(text: str) -> None:
     counted = tokens.count(text)
-    assert max(TRUE[text]) <= counted <= 2 * min(TRUE[text])
+    assert max(TRUE[text]) <= counted <= 2.5 * min(TRUE[text])
 
 
 def test_nothing_is_nothing() -> None:
@@ -60,6 +60,9 @@ def test_a_longer_text_never_counts_far_less_than_its_parts(first: str, second: 
     assert tokens.count(first) <= 3 * len(first)
 
 
-def test_a_mebibyte_is_counted() -> None:
+def test_a_mebibyte_of_anything_is_counted_in_one_pass() -> None:
+    """A pattern that looks ahead would take hours here."""
+    for piece in ("ab+/", "aB", "9", "a9", "é", "!", "\n", "x "):
+        assert 2**14 < tokens.count(piece * (2**20 // len(piece))) < 2**21
     assert tokens.count("a" * 2**20) == ceil(0.55 * 2**20)
     assert tokens.count(" " * 2**20) == 2**20 / 32
