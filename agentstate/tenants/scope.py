@@ -20,6 +20,7 @@ def tenant_scope(tenant_id: UUID, *, using: str = "default", durable: bool = Fal
     as in transaction.atomic. Nested in the scope of the same tenant it is a savepoint. Raises: RuntimeError inside
     the scope of another tenant.
     """
+    assert isinstance(tenant_id, UUID), "text would compare as another tenant"
     connection = connections[using]
     outer = _scope_of(connection)
     if outer not in (None, tenant_id):
