@@ -224,9 +224,9 @@ class _Reader:
         return Plain(head, plain, weight.after(len(body), keyframe=base is None))
 
     def _verify_chain(self, head: Head, previous: Plain | None) -> None:
-        before = self._chain_before(head, previous)
-        digest = self.steps_digest(head.n) if self.steps_digest and before is not None else None
-        if before is None or digest is None:
+        digest = self.steps_digest(head.n) if self.steps_digest else None
+        before = self._chain_before(head, previous) if digest is not None else None
+        if digest is None or before is None:
             return
         if not hmac.compare_digest(frames.link(before, digest, head.sha), head.chain):
             raise Corrupt("Its chain does not follow from the frame and the steps before it.", failed="chain")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from agentstate.core.clock import now
 from agentstate.core.ids import new_id
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
-from checkpoints import keys, writing
+from checkpoints import compaction, keys, reading, writing
+from checkpoints.compaction import RunFacts
 from checkpoints.writing import FrameRow, FrameWriter
 
 _random = random.Random(7)
@@ -68,3 +71,39 @@ def run(tenant: Tenant) -> Run:
 @pytest.fixture
 def new_run(tenant: Tenant) -> Callable[[], Run]:
     return lambda: Run(tenant.id)
+
+
+@pytest.fixture
+def light_keyframes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps of a few frames are worth a keyframe in all tests but those about just that."""
+    monkeypatch.setattr(Run, "base_bytes", 300)
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs of these tests are young."""
+    monkeypatch.setattr(compaction, "BLOB_GRACE", timedelta(0))
+
+
+@pytest.fixture
+def facts() -> Iterator[dict[UUID, RunFacts]]:
+    """What the tier above knows; runs that are not in it are unknown."""
+    known: dict[UUID, RunFacts] = {}
+    before = compaction._source
+    compaction.provide(known.get)
+    yield known
+    compaction.provide(before)
+
+
+def kept(run: Run) -> list[int]:
+    """Numbers of the frames that are left; every one decodes to what was written."""
+    with tenant_scope(run.tenant_id):
+        found = list(reading.history(run.tenant_id, run.id))
+        assert all(frame.plain == run.plains[frame.n] for frame in found)
+        for frame in found:
+            assert reading.load(run.tenant_id, run.id, frame.n).plain == run.plains[frame.n]
+    return [frame.n for frame in found]
+
+
+def finished() -> RunFacts:
+    return RunFacts(open_generation=0, finished_at=now())
