@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -18,6 +18,17 @@ from agentstate.http.redaction import redact
 
 FIELDS_FIRST = ("timestamp", "level", "event", "tenant", "run_id", "step", "fence", "trace_id", "request_id")
 QUIET = {"httpx": "WARNING", "httpcore": "WARNING", "kombu": "WARNING", "amqp": "WARNING", "asyncio": "WARNING"}
+
+
+class Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at that moment: it may be exchanged (tests, a worker's child) after the set-up."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def configure(options: dict[str, Any] | None = None) -> None:
@@ -60,7 +71,7 @@ def _formatter(shared: list[Processor], *, as_json: bool) -> logging.Formatter:
 
 
 def _attach(formatter: logging.Formatter, *, level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Stderr()
     handler.setFormatter(formatter)
     handler.set_name("agentstate")
     root = logging.getLogger()
