@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
@@ -24,6 +25,7 @@ FIRST_N = 1  # frames are numbered from 1 per run, without holes when written
 SHA_BYTES = 32
 LEVEL_FULL = 3  # of keyframes. Never level 1: it stores 12 KB for a 2 KB change of 100 KB
 WINDOW_LOG_MAX = 24
+_local = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def link(previous: bytes, steps_digest: bytes, sha: bytes) -> bytes:
 
 def _pack(plain: bytes, previous: bytes | None) -> bytes:
     if previous is None:
-        return ZstdCompressor(level=LEVEL_FULL).compress(plain)
+        return _full_compressor().compress(plain)
     if plain == previous:
         return b""  # nothing changed: steps that leave the state alone are the most common ones
     dictionary = ZstdCompressionDict(previous, zstandard.DICT_TYPE_RAWCONTENT)
@@ -127,6 +129,14 @@ def _decompress(packed: bytes, previous: bytes | None, plain_bytes: int) -> byte
     except zstandard.ZstdError as error:
         raise Corrupt(f"It opens but does not unpack: {error}.", failed="zstd") from error
     return plain
+
+
+def _full_compressor() -> ZstdCompressor:
+    """Of this thread: making one costs as much as compressing 1 KB, and two threads must not share it."""
+    if not hasattr(_local, "full_compressor"):
+        _local.full_compressor = ZstdCompressor(level=LEVEL_FULL)
+    compressor: ZstdCompressor = _local.full_compressor
+    return compressor
 
 
 @lru_cache(maxsize=64)

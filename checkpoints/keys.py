@@ -6,11 +6,13 @@ Every opening reads the row, so that a destroyed key is gone for all processes a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from uuid import UUID
 
 from django.db import connection
 
+from agentstate.audit import trail
 from agentstate.core.clock import now
 from agentstate.core.errors import Corrupt
 from agentstate.core.ids import public_id
@@ -18,6 +20,8 @@ from agentstate.core.limits import KEYS_CACHED_MAX
 from agentstate.crypto import keys, sealing
 from agentstate.db import sql
 from agentstate.tenants import keyring
+from agentstate.tenants.actors import Actor
+from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import current_tenant, tenant_scope
 
 TABLE = "checkpoints_runkey"
@@ -60,6 +64,31 @@ def destroy(run_id: UUID) -> None:
         "UPDATE checkpoints_runkey SET wrapped = '', destroyed_at = %s WHERE run_id = %s AND destroyed_at IS NULL",
         [now(), run_id],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation did: counts of keys."""
+
+    version: int  # of the tenant's newest key
+    by_master: int  # tenant's keys that were wrapped by the current master key
+    rewrapped: int  # run keys that were wrapped by the tenant's newest key
+    left: int  # run keys that somebody held; another rotation takes them
+
+
+def rotate(tenant: Tenant, *, actor: Actor, new_version: bool = True) -> Rotation:
+    """Give the tenant a new wrapping key (or finish an earlier rotation) and wrap all run keys by it. Resumable.
+
+    Not one transaction: every batch of keys is its own, the audit entry comes last.
+    """
+    if new_version:
+        keyring.rotate(tenant.id)
+    by_master = keyring.rewrap_by_master(tenant.id)
+    rewrapped, left = rewrap(tenant.id), left_behind(tenant.id)
+    done = Rotation(keyring.newest_version(tenant.id), by_master, rewrapped, left)
+    with tenant_scope(tenant.id):
+        trail.record(tenant, action="keys_rotated", actor=actor, detail=asdict(done))
+    return done
 
 
 def rewrap(tenant_id: UUID, *, batch_rows: int = ROTATION_ROWS) -> int:

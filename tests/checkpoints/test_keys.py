@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from agentstate.audit.models import AuditEntry
 from agentstate.db import sql
 from agentstate.tenants import keyring
 from agentstate.tenants.models import Tenant
@@ -32,6 +33,9 @@ def test_rotation_rewraps_every_run_key_and_frames_still_open(
     out = StringIO()
     call_command("rotate_keys", tenant=tenant.slug, stdout=out)
     assert "acme: version 2; 6 run keys wrapped by it, 0 left" in out.getvalue()
+    with tenant_scope(tenant.id):
+        (entry,) = AuditEntry.objects.filter(action="keys_rotated")
+    assert entry.detail == {"version": 2, "by_master": 0, "rewrapped": 6, "left": 0}
     with tenant_scope(tenant.id):
         versions = sql.rows("SELECT key_version, wrapped FROM checkpoints_runkey WHERE destroyed_at IS NULL")
     assert {(version, keyring.version_of(wrapped)) for version, wrapped in versions} == {(2, 2)}

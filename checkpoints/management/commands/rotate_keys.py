@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from agentstate.tenants import keyring
+from agentstate.tenants.actors import system
 from agentstate.tenants.models import Tenant
 from checkpoints import keys
 
@@ -33,13 +33,9 @@ class Command(BaseCommand):
             raise CommandError(f"{left} run keys were busy and keep their old wrapping: run again with --rewrap-only.")
 
     def _rotate(self, tenant: Tenant, *, new_version: bool) -> int:
-        if new_version:
-            keyring.rotate(tenant.id)
-        by_master = keyring.rewrap_by_master(tenant.id)
-        rewrapped, left = keys.rewrap(tenant.id), keys.left_behind(tenant.id)
-        version = keyring.newest_version(tenant.id)
+        done = keys.rotate(tenant, actor=system("rotate_keys", tenant_id=tenant.id), new_version=new_version)
         self.stdout.write(
-            f"{tenant.slug}: version {version}; {rewrapped} run keys wrapped by it, {left} left; "
-            f"{by_master} tenant keys wrapped by the current master key"
+            f"{tenant.slug}: version {done.version}; {done.rewrapped} run keys wrapped by it, {done.left} left; "
+            f"{done.by_master} tenant keys wrapped by the current master key"
         )
-        return left
+        return done.left
