@@ -5,6 +5,7 @@ The pool's children may all be busy, and beat may be down; this one has nothing 
 
 from __future__ import annotations
 
+import os
 import threading
 from uuid import UUID
 
@@ -24,6 +25,7 @@ class Watcher(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
+        hosting.this_process(os.getpid())  # shown as a worker from the start, before any child has taken a run
         missed: set[UUID] = set()
         while not self._ended.wait(EVERY_S):
             try:

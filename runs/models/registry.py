@@ -85,7 +85,7 @@ class Worker(models.Model):
 
     class Meta:
         db_table = "runs_worker"
-        constraints = [GlobalTable(name="runs_worker_grants", grants="SELECT, INSERT, UPDATE")]
+        constraints = [GlobalTable(name="runs_worker_grants", grants="SELECT, INSERT, UPDATE, DELETE")]
         indexes = [
             # The watcher looks at the living only.
             models.Index(fields=["kind"], condition=Q(dead_at__isnull=True), name="runs_worker_living"),

@@ -44,7 +44,10 @@ class Run(TenantModel):
     error_step = models.IntegerField(null=True)
 
     fence = models.BigIntegerField(default=0)
-    worker = models.ForeignKey("runs.Worker", null=True, on_delete=models.SET_NULL, related_name="+")
+    # No constraint: workers are forgotten a week after their death, runs are not.
+    worker = models.ForeignKey(
+        "runs.Worker", null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
     lease_until = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # timer or back-off; not indexed with status changes in turns
     claims = models.IntegerField(default=0)  # since the last turn that landed: counts poison

@@ -57,8 +57,10 @@ def notice_dead(missed: set[UUID]) -> set[UUID]:
     if not _server_is_settled():
         return set()
     now_missed: set[UUID] = set()
+    living = []
     for worker in Worker.objects.filter(dead_proof="", kind="hosted"):
         if _lock_is_held(worker.no):
+            living.append(worker.id)
             continue
         proof = workers.proof_of_death(worker)
         if proof:
@@ -69,6 +71,7 @@ def notice_dead(missed: set[UUID]) -> set[UUID]:
             log.warning("worker.unreachable", worker=worker.name)
         else:
             now_missed.add(worker.id)
+    workers.seen(living)
     return now_missed
 
 
@@ -88,10 +91,11 @@ def fold_counts() -> int:
     return folded
 
 
-def drop_old(*, keys_older_than: timedelta = timedelta(days=1)) -> int:
-    """Admission keys live for a day."""
-    dropped = 0
-    before = clock.database_now() - keys_older_than
+def drop_old() -> int:
+    """Admission keys live for a day; workers are forgotten a week after their death. How many rows went."""
+    now = clock.database_now()
+    dropped = Worker.objects.filter(dead_at__lt=now - timedelta(days=7)).delete()[0]
+    before = now - timedelta(days=1)
     for tenant_id in Tenant.objects.values_list("id", flat=True):
         with tenant_scope(tenant_id):
             dropped += AdmissionKey.objects.filter(created_at__lt=before).delete()[0]
