@@ -12,7 +12,6 @@ from runs.selectors.steps import StepDetail
 from runs.services import waiting_times
 
 WORDS = {
-    "effect.claimed": "Before-row written; the call may leave from here on",
     "step.in_doubt": "No answer came back; the run stopped here",
     "step.started_again": "Called again with the same key: its class allows it",
     "step.in_doubt_again": "Called again: a person had said it did not happen",
@@ -41,7 +40,7 @@ def opens_at(step: StepDetail) -> datetime:
 
 def evidence(run_id: UUID, seq: int) -> list[Evidence]:
     """The acts on this step, from the run's chain, oldest first."""
-    found = history.of("run", run_id).filter(detail__seq=seq)[:100]
+    found = history.of("run", run_id).filter(detail__seq=seq).exclude(action="effect.claimed")[:100]
     return [
         Evidence(
             entry.at,

@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from agentstate.core.clock import now
-from agentstate.core.errors import NotFound
+from agentstate.core.errors import Corrupt, NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.core.limits import EXTERNAL_ID_CHARS_MAX, NAME_CHARS_MAX, PAGE_ROWS, TAG_CHARS_MAX
 from agentstate.db import sql
+from agentstate.http.redaction import redact
+from agentstate.tenants.scope import current_tenant
+from checkpoints import keys
+from runs import sealing
 from runs.states import RunStatus
 
 NEEDS_PERSON = (RunStatus.WAITING, RunStatus.IN_DOUBT, RunStatus.FAILED)
@@ -37,6 +42,10 @@ select status, sum(n) from (
     select status, count as n from runs_statuscount union all select status, delta from runs_statusdelta) over_
   group by status
 """
+
+
+SHORT_INPUTS = "select id, input from runs_run where id = any(%s) and octet_length(input) < 1000"
+SUMMARY_CHARS_MAX = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,35 @@ def newer_than(wanted: RunFilter, newest: str) -> int:
     where = " and ".join([*conditions, "r.id > %s"])
     found = sql.row(f"select count(*) from (select 1 from {tagged} where {where} limit 100) n", [*args, _place(newest)])
     return int(found[0]) if found else 0
+
+
+def summaries(rows: list[RunRow]) -> dict[UUID, str]:
+    """What each run is about, from its input where that is short: "order 4467, depth 2". Two statements."""
+    wanted = [row.id for row in rows if not row.external_id]
+    found = sql.rows(SHORT_INPUTS, [wanted]) if wanted else []
+    opened = keys.several(run_id for run_id, _ in found)
+    inputs = {}
+    for run_id, sealed in found:
+        if run_id in opened:
+            inputs[run_id] = _summary(redact(_input(run_id, opened[run_id], sealed)))
+    return {run_id: text for run_id, text in inputs.items() if text}
+
+
+def _input(run_id: UUID, key: bytes, sealed: bytes) -> Any:
+    try:
+        return sealing.open_run(key, current_tenant(), run_id, "input", sealed)
+    except Corrupt:  # the run's own page says so
+        return None
+
+
+def _summary(value: Any) -> str:
+    if isinstance(value, dict):
+        parts = [
+            f"{name.replace('_', ' ')} {part}" for name, part in value.items() if isinstance(part, str | int | float)
+        ]
+        value = ", ".join(parts[:3])
+    text = value if isinstance(value, str) else ""
+    return text if len(text) <= SUMMARY_CHARS_MAX else f"{text[:SUMMARY_CHARS_MAX]}…"
 
 
 def _place(text: str) -> UUID:

@@ -65,10 +65,12 @@ class Axis:
         x = 0.0
         for index, (begin, end) in enumerate(self.stretches):
             if second <= end:
-                inside = max(second - begin, 0.0) * self.percent_per_s
-                return min(x + inside, 100.0) if second >= begin else max(x - self.gap_percent / 2, 0.0)
+                return min(x + max(second - begin, 0.0) * self.percent_per_s, 100.0)
             x += (end - begin) * self.percent_per_s
             if index < len(self.stretches) - 1:
+                following = self.stretches[index + 1][0]
+                if second < following:
+                    return x + self.gap_percent * (second - end) / (following - end)
                 x += self.gap_percent
         return min(x, 100.0)
 

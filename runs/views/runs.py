@@ -33,6 +33,7 @@ def run_list(request: TenantRequest) -> HttpResponse:
         "section": "runs",
         "wanted": wanted,
         "found": found,
+        "summaries": selector.summaries(found.rows),
         "counts": selector.counts(),
         "agents": agents.names(),
         "states": selector.STATES,

@@ -102,7 +102,8 @@ def _fields(schema: dict[str, Any], value: Any, path: Path, *, required: bool, d
     if isinstance(parts, dict) and parts and depth < DEPTH_MAX and (value is ABSENT or isinstance(value, dict)):
         needed = schema.get("required") or []
         rest = [name for name in value if name not in parts] if isinstance(value, dict) else []
-        for name in [*parts, *rest]:
+        ahead = [name for name in needed if name in parts]  # a stored schema has lost the order of its properties
+        for name in [*ahead, *(name for name in parts if name not in ahead), *rest]:
             part = value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
             yield from _fields(parts.get(name, {}), part, (*path, name), required=name in needed, depth=depth + 1)
     elif isinstance(value, dict) and value and "properties" not in schema and depth < DEPTH_MAX:

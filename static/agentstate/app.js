@@ -1,70 +1,69 @@
-/* Our own script: live runs, keys, copying. It follows the links and buttons of the page and can do nothing they cannot. */
+/* Live runs, keys, copying. It can do nothing that links and buttons of the page cannot. */
 (() => {
   "use strict";
-  const $ = (what) => document.querySelector(what);
-  const at = (el) => el.dataset;
+  const doc = document, root = doc.documentElement, $ = (s) => doc.querySelector(s);
+  root.classList.add("js");
 
-  // A run that is going on: the stream only says "something happened"; the page's own address gives the new parts.
-  let stream, timer, busy;
+  // The stream says that something happened; the page's address gives the new parts.
+  let stream, timer, busy, again;
   const line = () => $("[data-live]");
-  const atEnd = () => innerHeight + scrollY > document.documentElement.scrollHeight - 160;
   const refresh = async () => {
-    const el = line();
-    if (!el || busy || document.hidden) return;
+    const el = line(), d = el && el.dataset;
+    if (!el || doc.hidden) return;
+    if (busy) { again = true; return; }
     busy = true;
-    const end = at(el).end === "1" && atEnd() ? "1" : "";
-    const sign = at(el).page.includes("?") ? "&" : "?";
+    const end = d.end && innerHeight + scrollY > root.scrollHeight - 160 ? 1 : "";
+    const grew = end && scrollY > 0;
+    const url = d.page + (d.page.includes("?") ? "&" : "?") + new URLSearchParams({live: d.seen, rows: d.rows, since: d.since, end});
     try {
-      await htmx.ajax("GET", at(el).page + sign + "live=" + at(el).seen + "&rows=" + at(el).rows + "&end=" + end, {source: el, target: el, swap: "outerHTML"});
-      if (end) scrollTo(0, document.documentElement.scrollHeight);
+      await htmx.ajax("GET", url, {target: el, swap: "outerHTML"});
+      if (grew) scrollTo(0, root.scrollHeight);
     } finally { busy = false; }
-    if (line() && at(line()).over === "1" && stream) { stream.close(); stream = null; }
+    if (again) { again = false; soon(); }
   };
-  const soon = () => { clearTimeout(timer); timer = setTimeout(refresh, 200); };
+  const soon = () => { clearTimeout(timer); timer = setTimeout(refresh, 150); };
   const listen = () => {
     const el = line();
-    if (!el || stream || at(el).over === "1") return;
-    stream = new EventSource(at(el).live + "?after=" + at(el).seen);
+    if (!el || stream || el.dataset.over) return;
+    stream = new EventSource(el.dataset.live + "?after=" + el.dataset.seen);
     stream.addEventListener("run", soon);
+    stream.addEventListener("over", () => stream.close());
   };
-  document.addEventListener("visibilitychange", () => document.hidden || soon());
+  doc.addEventListener("visibilitychange", () => { if (!doc.hidden && stream) soon(); });
   addEventListener("pagehide", () => stream && stream.close());
 
-  // Copy buttons exist only with a script; without it the text can be selected.
-  const unhide = (root) => root.querySelectorAll("button[data-copy][hidden]").forEach((b) => { b.hidden = false; });
-  document.addEventListener("click", async (e) => {
+  const dress = (el) => {
+    el.querySelectorAll("[data-copy][hidden]").forEach((b) => { b.hidden = false; });
+    listen();
+  };
+  const shut = (but) => doc.querySelectorAll("details.menu[open]").forEach((m) => { if (m !== but) m.open = false; });
+  doc.addEventListener("click", async (e) => {
+    shut(e.target.closest("details.menu"));
     const b = e.target.closest("[data-copy]");
     if (!b) return;
-    await navigator.clipboard.writeText(at(b).copy);
-    const was = b.textContent; b.textContent = "copied"; setTimeout(() => { b.textContent = was; }, 1500);
+    await navigator.clipboard.writeText(b.dataset.copy);
+    b.textContent = "copied";
   });
 
-  // Open menus close on Escape and on a click elsewhere.
-  const menus = (except) => document.querySelectorAll("details.menu[open]").forEach((m) => { if (m !== except) m.open = false; });
-  document.addEventListener("click", (e) => menus(e.target.closest("details.menu")));
-
-  // Keys: data-key="g n" on a link, button or field. None of them submits a form.
+  // data-key="g n" names the key of a link or field. j and k walk the rows. No key sends a form.
   let first = "";
-  document.addEventListener("keydown", (e) => {
-    if (e.key === "Escape") menus();
-    if (document.documentElement.dataset.shortcuts === "off" || e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.target.closest("input, select, textarea, [contenteditable]")) return;
-    if (e.key === "j" || e.key === "k") return row(e.key === "j" ? 1 : -1);
-    const pressed = first ? first + " " + e.key : e.key;
-    first = e.key === "g" ? "g" : "";
-    const el = $('[data-key="' + CSS.escape(pressed).replace(/\\/g, "") + '"]');
-    if (!el) return;
-    e.preventDefault();
-    if (el.matches("a[href]")) el.click(); else if (el.matches("summary")) el.click(); else el.focus();
-  });
-  const row = (step) => {
-    const all = [...document.querySelectorAll("main a.go")];
-    const now = all.indexOf(document.activeElement);
-    const next = all[now < 0 ? (step > 0 ? 0 : all.length - 1) : now + step];
+  const walk = (step) => {
+    const all = [...doc.querySelectorAll("main a.go")], at = all.indexOf(doc.activeElement);
+    const next = all[at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step];
     if (next) next.focus();
   };
+  doc.addEventListener("keydown", (e) => {
+    if (e.key === "Escape") shut();
+    if (root.dataset.shortcuts === "off" || e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, select, textarea")) return;
+    if (!first && /^[jk]$/.test(e.key)) return walk(e.key === "j" ? 1 : -1);
+    const keys = first ? first + " " + e.key : e.key;
+    first = e.key === "g" ? "g" : "";
+    const el = [...doc.querySelectorAll("[data-key]")].find((x) => x.dataset.key === keys);
+    if (!el) return;
+    e.preventDefault();
+    if (el.matches("a")) el.click(); else el.focus();
+  });
 
-  const ready = () => { unhide(document); listen(); };
-  document.addEventListener("htmx:load", (e) => { unhide(e.detail.elt); listen(); });
-  if (document.readyState === "loading") addEventListener("DOMContentLoaded", ready); else ready();
+  doc.addEventListener("DOMContentLoaded", () => dress(doc));
+  doc.addEventListener("htmx:load", (e) => dress(e.detail.elt));
 })();

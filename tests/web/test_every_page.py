@@ -24,7 +24,11 @@ BYTES_MAX = {"runs": 12_288, "run": 20_480, "approval": 12_288}
 PLUMBING = re.compile(r"^(SAVEPOINT|RELEASE|ROLLBACK TO|SELECT set_config)", re.IGNORECASE)
 
 
-def every_page(world: World, base: str) -> Iterator[tuple[str, str]]:
+def every_page(world: World, base: str) -> list[tuple[str, str]]:
+    return list(_pages(world, base))
+
+
+def _pages(world: World, base: str) -> Iterator[tuple[str, str]]:
     run, approval = world.asking()
     doubted, seq = world.in_doubt()
     failed = world.failed()
@@ -37,10 +41,10 @@ def every_page(world: World, base: str) -> Iterator[tuple[str, str]]:
     yield "runs", f"{base}/runs/?after={done}"
     for each in (run, doubted, failed, done, running):
         yield "run", f"{base}/runs/{each}/"
-    yield "run", f"{base}/runs/{done}/state/"
-    yield "run", f"{base}/runs/{done}/scratchpad/"
-    yield "run", f"{base}/runs/{running}/scratchpad/"
-    yield "run", f"{base}/runs/{failed}/audit/"
+    yield "state", f"{base}/runs/{done}/state/"
+    yield "scratchpad", f"{base}/runs/{done}/scratchpad/"
+    yield "scratchpad", f"{base}/runs/{running}/scratchpad/"
+    yield "audit", f"{base}/runs/{failed}/audit/"
     yield "run", f"{base}/runs/{done}/?kind=tool&find=orders"
     for number in (1, 2, 3):
         yield "step", f"{base}/runs/{done}/steps/{number}/"
@@ -57,8 +61,7 @@ def every_page(world: World, base: str) -> Iterator[tuple[str, str]]:
 
 
 def test_every_page_opens_in_twelve_statements(alice_client: Client, world: World, base: str) -> None:
-    pages = list(every_page(world, base))
-    for name, address in pages:
+    for name, address in every_page(world, base):
         with CaptureQueriesContext(connection) as queries, sql.watched() as own:
             answer = alice_client.get(address)
         assert answer.status_code == 200, f"{address}: {answer.status_code}"
@@ -108,7 +111,12 @@ def test_what_does_not_exist_is_a_404_page_with_a_request_id(alice_client: Clien
 
 def test_each_page_has_a_json_twin(alice_client: Client, world: World, base: str) -> None:
     for name, address in every_page(world, base):
-        if name in ("plan", "settle", "start") or "/state/" in address or "/scratchpad/" in address or "audit" in address:
+        if (
+            name in ("plan", "settle", "start")
+            or "/state/" in address
+            or "/scratchpad/" in address
+            or "audit" in address
+        ):
             continue
         sign = "&" if "?" in address else "?"
         answer = alice_client.get(f"{address}{sign}format=json")

@@ -43,9 +43,7 @@ def test_a_wrong_password_keeps_the_address_and_says_nothing_about_the_account(
     assert alice_user.email.encode() in wrong.content
 
 
-def test_the_sixth_try_is_refused_even_with_the_right_password(
-    client: Client, alice_user: User, password: str
-) -> None:
+def test_the_sixth_try_is_refused_even_with_the_right_password(client: Client, alice_user: User, password: str) -> None:
     for _ in range(5):
         client.post("/login/", {"email": alice_user.email, "password": "no"})
     sixth = client.post("/login/", {"email": alice_user.email, "password": password})

@@ -153,7 +153,9 @@ class World:
         claim = self.claim(run_id)
         schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
         question = Question(title="Which colour shall the new lamp have?", schema=schema, reason="They did not say.")
-        self.store.turn(claim, Turn(start=[StepStart("ask#1", "colour", "ask", question=question)], then=Park("approval")))
+        self.store.turn(
+            claim, Turn(start=[StepStart("ask#1", "colour", "ask", question=question)], then=Park("approval"))
+        )
         return run_id, self.question(run_id)
 
     def in_doubt(self, order: str = "5523") -> tuple[str, int]:
@@ -173,7 +175,9 @@ class World:
         run_id = self.admit(order, external_id=f"ticket-{order}", tags=["vip"])
         claim = self.claim(run_id)
         self.preface(claim)
-        begun = self.begin(claim, "crm.update", kind="tool", effect="keyed", window_s=86400.0, payload={"user": "u_209"})
+        begun = self.begin(
+            claim, "crm.update", kind="tool", effect="keyed", window_s=86400.0, payload={"user": "u_209"}
+        )
         failure = Failure("PoolTimeout", "no free connection to the CRM within 10 s")
         self.store.turn(claim, Turn(finish=[StepFinish(begun.seq, "not_sent", failure=failure)]))
         self.store.turn(claim, Turn(then=End("failed", failure=failure)))

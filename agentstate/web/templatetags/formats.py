@@ -247,6 +247,11 @@ def has_invisible(text: str) -> bool:
 
 
 @register.filter
+def of_key(found: Mapping[Any, Any], key: Any) -> Any:
+    return found.get(key, "")
+
+
+@register.filter
 def is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -293,8 +298,8 @@ def asset(path: str) -> str:
 
 @register.filter
 def tint(tenant: Any) -> int:
-    """Which of six bar colours a tenant has: its own choice, else one from its name."""
-    colours = ("teal", "violet", "pink", "green", "amber", "blue")
+    """Which bar colour a tenant has: its own choice, else one from its name. None of a state's colours is among them."""
+    colours = ("teal", "violet", "pink", "green", "blue")
     return colours.index(tenant.colour) if tenant.colour in colours else sum(tenant.slug.encode()) % len(colours)
 
 

@@ -1,0 +1,81 @@
+"""Every page in a real browser: no violation of axe, no sideways scroll, no complaint of the console or the policy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from axe_core_python.sync_playwright import Axe
+
+from agentstate.tenants.actors import Actor
+from tests.e2e import browser as browsing
+from tests.web.test_every_page import every_page
+from tests.web.world import World
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from agentstate.tenants.models import Tenant, User
+
+WIDTHS = (1360, 390, 320)
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+ELEMENTS_MAX = 3000
+SHOTS = os.environ.get("AGENTSTATE_SCREENSHOTS", "")  # a folder: keep a picture of each page there
+
+
+def test_pages_are_readable_by_everybody_at_every_width(
+    committed_db: None, tenant: Tenant, alice: Actor, tmp_path: Path, alice_user: User
+) -> None:
+    pages = one_of_each(World(alice), f"/t/{tenant.slug}")
+    with browsing.chromium() as chromium, browsing.web_server(tmp_path / "web.log") as address:
+        context = chromium.new_context(reduced_motion="reduce")
+        browsing.sign_in(context, alice_user, address)
+        page = context.new_page()
+        complaints = browsing.watch(page)
+        for name, path in pages:
+            page.goto(f"{address}{path}", wait_until="load")
+            page.evaluate(Axe().axe_script)
+            for width in WIDTHS:
+                for theme in ("light", "dark"):
+                    _look(page, f"{name}-{theme}-{width}", path, theme=theme, width=width)
+            assert not complaints, f"{path}: {complaints}"
+
+
+def one_of_each(world: World, base: str) -> list[tuple[str, str]]:
+    """Each template once, in the state that shows most of it."""
+    wanted = dict(every_page(world, base)[::-1]) | {"preferences": "/preferences/"}
+    return list(wanted.items())
+
+
+def _look(page: Page, name: str, path: str, *, theme: Any, width: int) -> None:
+    where = f"{path} ({theme}, {width} px)"
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{where} scrolls sideways"
+    assert page.evaluate("document.querySelectorAll('*').length") <= ELEMENTS_MAX, where
+    _check_axe(page, where)
+
+
+def _check_axe(page: Page, where: str) -> None:
+    options = {"runOnly": {"type": "tag", "values": TAGS}, "resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(document, options)", options)
+    said = [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"][:3]
+    ]
+    assert not said, f"{where}\n" + "\n".join(said)
+
+
+def test_axe_finds_a_planted_fault(tmp_path: Path) -> None:
+    """The check above can fail: a page without a title and with an unlabelled field is refused."""
+    with browsing.chromium() as chromium:
+        page = chromium.new_page()
+        page.set_content("<html><body><input></body></html>")
+        page.evaluate(Axe().axe_script)
+        with pytest.raises(AssertionError, match="label"):
+            _check_axe(page, "planted")
