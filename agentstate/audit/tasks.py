@@ -13,7 +13,7 @@ from agentstate.tenants.models import Tenant
 log = structlog.get_logger(__name__)
 
 
-@shared_task(name="audit.seal")  # type: ignore[untyped-decorator]
+@shared_task(name="audit.seal")
 def seal() -> int:
     """Seal each tenant; how many seals. One tenant's trouble does not keep the others waiting.
 

@@ -7,6 +7,6 @@ from celery import shared_task
 from agentstate.notify import delivery
 
 
-@shared_task(name="notify.deliver")  # type: ignore[untyped-decorator]
+@shared_task(name="notify.deliver")
 def deliver() -> int:
     return delivery.deliver()

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from agentstate.audit import clusters, notes, sealing, tasks, trail, verification
 from agentstate.audit.models import AuditEntry, AuditSeal, Cluster
-from agentstate.db import locks
+from agentstate.db import locks, sql
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
@@ -73,7 +73,7 @@ def test_a_changed_entry_with_its_chain_recomputed_is_found_by_the_seal(
     run = past[0]
     sabotage("UPDATE audit_entry SET actor_id = 'victor' WHERE object_id = %s AND object_seq = 2", run.id)
     with tenant_scope(tenant.id):
-        entries = [row for row in verification.sql.rows(verification.ENTRIES) if row[1] == run.id]
+        entries = [row for row in sql.rows(verification.ENTRIES) if row[1] == run.id]
     head = b""
     for row in entries:
         head = sha256(head + row[7].encode()).digest()
@@ -242,7 +242,7 @@ def test_a_forged_seal_without_the_tenants_key_is_found(
     with tenant_scope(tenant.id):
         seal = AuditSeal.objects.get(seq=2)
         seal.n -= 1
-        digest = list(verification.sql.rows(verification.WINDOWS))[1][2]
+        digest = list(sql.rows(verification.WINDOWS))[1][2]
     sabotage("UPDATE audit_seal SET n = %s, root = %s WHERE seq = 2", seal.n, sealing.root_of(seal, digest))
     assert [finding.text for finding in verification.verify(tenant.id)] == ["it was not made with this tenant's key"]
 
@@ -386,7 +386,7 @@ def _remake_seals(tenant: Tenant, sabotage: type_sabotage) -> None:
     """Roots for the moved numbers, as the old cluster would have made them."""
     previous = b""
     with tenant_scope(tenant.id):
-        digests = [row[2] for row in verification.sql.rows(verification.WINDOWS)]
+        digests = [row[2] for row in sql.rows(verification.WINDOWS)]
         for seal, digest in zip(AuditSeal.objects.order_by("seq"), digests, strict=True):
             seal.previous = previous
             previous = sealing.root_of(seal, digest)

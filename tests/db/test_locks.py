@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ from agentstate.tenants.scope import tenant_scope
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Callable[[Callable[[], Any]], Any]]:
+def elsewhere() -> Callable[[Callable[[], Any]], Any]:
     """Runs something on a second connection."""
 
     def run(act: Callable[[], Any]) -> Any:

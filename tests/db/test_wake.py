@@ -27,7 +27,7 @@ def heard(redis: redis_client.Redis) -> Iterator[Any]:
     subscription.get_message(timeout=1)
 
     def messages(count: int) -> list[tuple[str, str]]:
-        found = []
+        found: list[tuple[str, str]] = []
         end = time.monotonic() + 5
         while len(found) < count and time.monotonic() < end:
             if message := subscription.get_message(timeout=0.1):
@@ -39,7 +39,7 @@ def heard(redis: redis_client.Redis) -> Iterator[Any]:
     subscription.close()
 
 
-def sent() -> list[list[str]]:
+def sent() -> list[str]:
     """Arguments of the messages that lie in the queue `drive`."""
     with app.connection_for_read() as connection:
         client = connection.default_channel.client
@@ -87,7 +87,7 @@ def test_a_dead_redis_and_broker_cost_nothing_but_the_hint(
         tries += 1
         raise redis_client.ConnectionError("refused")
 
-    monkeypatch.setattr(wake.current_app, "send_task", refuse, raising=False)
+    monkeypatch.setattr(app, "send_task", refuse)
     with transaction.atomic():
         wake.wake(TENANT, RUN)
         wake.wake(TENANT, uuid4())

@@ -13,7 +13,7 @@ from agentstate.core.errors import Invalid
 from agentstate.http import cursors
 from agentstate.tenants.models import Tenant
 
-KEYS = [datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), UUID(int=7), 2**40, "a\0é"]
+KEYS: list[cursors.type_key] = [datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), UUID(int=7), 2**40, "a\0é"]
 
 
 def test_a_cursor_gives_its_values_back() -> None:

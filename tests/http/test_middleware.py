@@ -123,5 +123,5 @@ def test_the_real_stack_answers_with_policy_and_request_id(client: Client) -> No
 
 @pytest.mark.django_db
 def test_the_real_stack_does_so_over_asgi(async_client: AsyncClient) -> None:
-    answer: Any = asyncio.run(async_client.get("/livez", headers={"X-Request-ID": "r-8"}))  # type: ignore[arg-type]
+    answer: Any = asyncio.run(async_client.get("/livez", headers={"X-Request-ID": "r-8"}))
     assert (answer.status_code, answer["X-Request-ID"], answer["Content-Security-Policy"]) == (200, "r-8", POLICY)

@@ -49,7 +49,7 @@ def test_data_of_an_error_never_replaces_a_member() -> None:
 
 
 def test_values_of_any_kind_are_told() -> None:
-    data = {"id": UUID(int=1), "digest": b"\x01", "names": {"b", "a"}}
+    data: dict[str, Any] = {"id": UUID(int=1), "digest": b"\x01", "names": {"b", "a"}}
     body = json.loads(problems.response(errors.Invalid("x", **data), asked("/api/")).content)
     assert (body["id"], body["digest"], body["names"]) == (str(UUID(int=1)), "01", ["a", "b"])
 
@@ -74,7 +74,8 @@ def test_a_wait_is_said_in_the_header_too() -> None:
     ],
 )
 def test_the_trace_of_the_caller_is_named(traceparent: str, trace_id: str) -> None:
-    request = asked("/api/", **({"traceparent": traceparent} if traceparent else {}))
+    headers: dict[str, Any] = {"traceparent": traceparent} if traceparent else {}
+    request = asked("/api/", **headers)
     assert json.loads(problems.response(errors.NotFound(), request).content).get("trace_id", "") == trace_id
 
 

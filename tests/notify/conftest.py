@@ -49,7 +49,7 @@ class Session(socketserver.StreamRequestHandler):
 
     def _mail(self) -> EmailMessage:
         lines = iter(self.rfile.readline, b".\r\n")
-        return cast(EmailMessage, message_from_bytes(b"".join(lines), policy=policy.default))
+        return message_from_bytes(b"".join(lines), policy=policy.default)
 
     def _say(self, text: str) -> None:
         self.wfile.write(f"{text}\r\n".encode())
