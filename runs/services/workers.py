@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from datetime import timedelta
 from functools import cache
@@ -10,7 +11,6 @@ from pathlib import Path
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
 
 from agentstate.sdk.store import WorkerInfo
 from runs.models import Worker
@@ -59,9 +59,9 @@ def register(info: WorkerInfo, *, kind: str, agents: list[str], for_tenant: UUID
 
 
 def _insert(worker: Worker) -> Worker:
-    """`no` is the next free number; two processes that start together try again."""
+    """`no` is drawn: the policy hides the workers of tenants, so nobody here knows which number is the next free one."""
     for _ in range(20):
-        worker.no = (Worker.objects.aggregate(most=Max("no"))["most"] or 0) + 1
+        worker.no = secrets.randbelow(2**31 - 1) + 1  # the key of an advisory lock is a signed 32-bit integer
         try:
             with transaction.atomic():
                 worker.save(force_insert=True)
