@@ -1,7 +1,7 @@
 """The API's own way through Django: no sessions, no CSRF, no thread and no connection per request.
 
-Django's handler runs each request's synchronous parts in a thread made for it and closes its connection afterwards; that
-and the pages' middleware cost several times what a turn costs. Here every view is async, asks the database by
+Django's handler runs each request's synchronous parts in a thread made for it and closes its connection afterwards;
+that and the pages' middleware cost several times what a turn costs. Here every view is async, asks the database by
 waiting.in_database, and nothing is left to close. The views are the same: under Django's own handler they work too.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest
 from django.urls import set_script_prefix
 
 from agentstate.api import errors
@@ -46,12 +47,10 @@ class ApiHandler(ASGIHandler):
         if request is None:
             await self.send_response(refusal, send)
             return
-        answering = asyncio.ensure_future(
-            cast("Coroutine[Any, Any, HttpResponseBase]", self._middleware_chain(request))
-        )
-        if await _hung_up(answering, receive):
-            return
-        await self.send_response(answering.result(), send)
+        await _while_connected(self._answer(request, send), receive)
+
+    async def _answer(self, request: HttpRequest, send: Send) -> None:
+        await self.send_response(await self._middleware_chain(request), send)
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -68,15 +67,14 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-async def _hung_up(answering: asyncio.Future[HttpResponseBase], receive: Receive) -> bool:
-    """Wait for the answer; True when the caller went away before it came, and the view has been cancelled."""
-    gone = asyncio.ensure_future(receive())
+async def _while_connected(answer: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Answer, unless the caller goes away first: then whatever waits or streams is cancelled."""
+    answering, gone = asyncio.ensure_future(answer), asyncio.ensure_future(receive())
     try:
         await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return False
-        answering.cancel()
-        await asyncio.wait({answering})
-        return True
+        if not answering.done():
+            answering.cancel()
+        with suppress(asyncio.CancelledError):
+            await answering
     finally:
         gone.cancel()

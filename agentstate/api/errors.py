@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import RequestDataTooBig
-from django.db import DatabaseError
+from django.db import DatabaseError, DataError
 from django.db.utils import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
@@ -72,6 +72,8 @@ def translate(error: BaseException) -> DomainError:
         return NotFound()
     if isinstance(error, RequestDataTooBig):
         return too_large()
+    if isinstance(error, DataError):
+        return Invalid("A value is too long or too large for where it is kept.")
     if isinstance(error, OperationalError | InterfaceError):
         return Unavailable("The database does not answer; try again shortly.", retry_after_s=1)
     return Crashed("Something went wrong here. Report the request id if it stays.")

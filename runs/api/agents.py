@@ -39,7 +39,7 @@ def list_agents(request: HttpRequest) -> AgentPageOut:
     """Every agent that a worker registered here, with the newest version."""
     actor = requests.allowed(request, "runs.read")
     found = requests.scoped(actor, registry.agents)
-    return AgentPageOut(agents=[AgentOut.from_orm(row) for row in found])
+    return AgentPageOut(agents=[AgentOut.model_validate(row) for row in found])
 
 
 @router.post("/stop", response={200: StopOut, 409: Problem}, operation_id="emergency_stop")

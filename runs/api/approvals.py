@@ -19,7 +19,7 @@ router = Router()
 DECIDES = {"parameters": [requests.IF_MATCH_HEADER, requests.IDEMPOTENCY_HEADER]}
 
 
-@router.get("/approvals", response={200: ApprovalPageOut, 422: Problem}, operation_id="list_approvals")
+@router.get("/approvals", response={200: ApprovalPageOut, 422: Problem}, operation_id="list_approvals", by_alias=True)
 @waiting.offloaded
 def list_approvals(request: HttpRequest, wanted: Query[ApprovalQuery]) -> ApprovalPageOut:
     """Open questions; with `decided` the newest answered ones."""
@@ -34,7 +34,9 @@ def list_approvals(request: HttpRequest, wanted: Query[ApprovalQuery]) -> Approv
     return ApprovalPageOut(approvals=[shown(row) for row in found.rows], pending=found.pending, more=found.more)
 
 
-@router.get("/approvals/{approval_id}", response={200: ApprovalOut, 404: Problem}, operation_id="get_approval")
+@router.get(
+    "/approvals/{approval_id}", response={200: ApprovalOut, 404: Problem}, operation_id="get_approval", by_alias=True
+)
 @waiting.offloaded
 def get(request: HttpRequest, response: HttpResponse, approval_id: str) -> ApprovalOut:
     """One question with its proposal. The ETag is its version."""
@@ -46,6 +48,7 @@ def get(request: HttpRequest, response: HttpResponse, approval_id: str) -> Appro
     "/approvals/{approval_id}/decision",
     response={200: ApprovalOut, (404, 409, 422): Problem},
     operation_id="decide_approval",
+    by_alias=True,
     openapi_extra=DECIDES,
 )
 @waiting.offloaded
@@ -69,6 +72,7 @@ def decide(request: HttpRequest, response: HttpResponse, approval_id: str, wante
     "/runs/{run_id}/steps/{seq}/settle",
     response={200: ApprovalOut, (404, 409, 422): Problem},
     operation_id="settle_step",
+    by_alias=True,
     openapi_extra=DECIDES,
 )
 @waiting.offloaded

@@ -50,7 +50,7 @@ def admit(request: HttpRequest, wanted: RunIn) -> HttpResponse:
         session=wanted.session,
         session_policy=wanted.session_policy,
         tags=wanted.tags,
-        budget=Budget(**wanted.budget.dict()) if wanted.budget else None,
+        budget=Budget(**wanted.budget.model_dump()) if wanted.budget else None,
         idempotency_key=requests.idempotency_key(request),
         trace_id=requests.trace_id(request, wanted.trace_id),
     )

@@ -15,7 +15,7 @@ from ninja import Router
 from ninja.params.functions import Query
 
 from agentstate.core.errors import Conflict, Invalid
-from agentstate.core.limits import LONG_POLL_S_MAX
+from agentstate.core.limits import LONG_POLL_S_MAX, NAME_CHARS_MAX
 from agentstate.sdk import wire
 from agentstate.sdk.store import Begun, Claim, End, Failure, Park, StepFinish, StepStart, Turn
 from agentstate.tenants import actors
@@ -39,6 +39,7 @@ REFUSALS = {(404, 409, 413, 422): Problem}
 FENCED = {"parameters": [requests.FENCE_HEADER]}
 
 
+BOOT_ID_CHARS_MAX = 64
 _PARKS = ("wait", "doubt")
 _STOPPED = {
     "stop": "An emergency stop is active for this agent: no step may begin until it is lifted.",
@@ -121,7 +122,7 @@ async def finish(request: HttpRequest, run_id: str, seq: int) -> HttpResponse:
     return await _answered(request, lambda store: _status(run_id, store, request, Turn(finish=[ended])))
 
 
-@router.get("/runs/{run_id}/steps/{seq}", response={200: StepOut, 404: Problem}, operation_id="get_step")
+@router.get("/runs/{run_id}/steps/{seq}", response={200: StepOut, 404: Problem}, operation_id="get_step", by_alias=True)
 async def get_step(
     request: HttpRequest, run_id: str, seq: int, wait: Annotated[float, Query(ge=0, le=LONG_POLL_S_MAX)] = 0.0
 ) -> StepOut:
@@ -184,11 +185,7 @@ async def _answered(request: HttpRequest, call: Callable[[LocalStore], Any]) -> 
 
 async def _claim(request: HttpRequest, run_id: str) -> HttpResponse:
     wanted = wire.decode(wire.ClaimRequest, requests.body(request))
-    if not 0 <= wanted.wait_s <= LONG_POLL_S_MAX:
-        raise Invalid(f"Wait between 0 and {LONG_POLL_S_MAX} seconds, then ask again.", field="/wait_s")
-    for name, agent in wanted.agents.items():
-        if agent.name != name:
-            raise Invalid(f"This entry is named {name[:80]!r} but describes {agent.name[:80]!r}.", field="/agents")
+    _check_claim(wanted)
     actor = requests.allowed(request, "runs.work")
     store = requests.worker_store(actor)
     found = await waiting.until(
@@ -197,6 +194,20 @@ async def _claim(request: HttpRequest, run_id: str) -> HttpResponse:
         look=lambda: _taken(store, lambda: store.claim(wanted.worker, agents=wanted.agents, run_id=run_id)),
     )
     return HttpResponse(status=204) if found is None else requests.answer(found)
+
+
+def _check_claim(wanted: wire.ClaimRequest) -> None:
+    """Raises: Invalid naming the field."""
+    if not 0 <= wanted.wait_s <= LONG_POLL_S_MAX:
+        raise Invalid(f"Wait between 0 and {LONG_POLL_S_MAX} seconds, then ask again.", field="/wait_s")
+    for name, chars_max in (("name", NAME_CHARS_MAX), ("host", NAME_CHARS_MAX), ("boot_id", BOOT_ID_CHARS_MAX)):
+        if len(getattr(wanted.worker, name)) > chars_max:
+            raise Invalid(f"At most {chars_max} characters are kept here.", field=f"/worker/{name}")
+    if not 0 <= wanted.worker.pid < 2**31:
+        raise Invalid("A process id is between 0 and 2147483647.", field="/worker/pid")
+    for name, agent in wanted.agents.items():
+        if agent.name != name:
+            raise Invalid(f"The entry {name[:80]!r} describes {agent.name[:80]!r}.", field=f"/agents/{name[:80]}/name")
 
 
 async def _taken(store: LocalStore, take: Callable[[], Claim | None]) -> Claim | None:
@@ -228,9 +239,9 @@ def _why(start: StepStart, begun: Begun) -> Literal["approval", "timer", "in_dou
     return "timer" if begun.wait_s is not None else "approval"
 
 
-def _status(run_id: str, store: LocalStore, request: HttpRequest, turn: Turn) -> StatusOut:
+def _status(run_id: str, store: LocalStore, request: HttpRequest, turn: Turn) -> dict[str, Any]:
     reply = store.turn(requests.held(request, run_id), turn)
-    return StatusOut(run_id=run_id, status=reply.status, control=reply.control)
+    return {"run_id": run_id, "status": reply.status, "control": reply.control}
 
 
 def _note(store: LocalStore, claim: Claim, wanted: wire.ScratchpadRequest) -> None:

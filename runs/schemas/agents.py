@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import PAGE_ROWS, PAGE_ROWS_MAX
 from runs.schemas.strict import Out
@@ -37,7 +36,7 @@ class StopOut(Out):
     stopped: bool
 
 
-class EventQuery(Schema):
+class EventQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: int = Field(0, ge=0, le=2**31 - 1, description="Events with a greater number only.")

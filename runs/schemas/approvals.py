@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import NAME_CHARS_MAX, REASON_CHARS_MAX
 from runs.schemas.strict import Out, Strict, one_of
@@ -15,7 +14,7 @@ from runs.states import ApprovalStatus
 HASH = "The hash of the proposal that you saw, 64 hex digits: a decision is good for exactly that one."
 
 
-class ApprovalQuery(Schema):
+class ApprovalQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tool: str = Field("", max_length=NAME_CHARS_MAX)

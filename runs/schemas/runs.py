@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import (
     EXTERNAL_ID_CHARS_MAX,
@@ -49,7 +48,7 @@ class RunIn(Strict):
     trace_id: str = Field("", description="32 hex digits; left out: taken from `traceparent`.")
 
 
-class RunQuery(Schema):
+class RunQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     state: Status = Field("", description="Only runs of this status.")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 def one_of(choices: Iterable[str], description: str = "") -> Any:
@@ -14,12 +13,14 @@ def one_of(choices: Iterable[str], description: str = "") -> Any:
     return Field(description=description or None, json_schema_extra={"enum": [str(choice) for choice in choices]})
 
 
-class Strict(Schema):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=False)
 
 
-class Out(Schema):
+class Out(BaseModel):
     """A reply: fields are only ever added."""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class Problem(Out):

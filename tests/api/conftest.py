@@ -35,7 +35,14 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
         port = listening.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     environment = {**os.environ, "DATABASE_POOL": "1", "AGENTSTATE_LEASE_S": LEASE_S}
-    command = [sys.executable, "-m", "uvicorn", os.environ.get("API_APP", "agentstate.asgi:application"), "--host", "127.0.0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "agentstate.asgi:application",
+        "--host",
+        "127.0.0.1",
+    ]
     command += ["--port", str(port), "--no-access-log"]
     with log.open("wb") as output:
         process = subprocess.Popen(

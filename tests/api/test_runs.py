@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
-
 from agentstate.sdk.store import Claim, End, Turn
 from agentstate.tenants.actors import Actor
 from tests.api.conftest import AGENT, WORKER, Caller
-
-
-def refused(answer: httpx.Response, status: int, code: str, field: str = "") -> dict[str, object]:
-    """The problem of a refusal, checked for its form."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Content-Type"].startswith("application/problem+json")
-    problem: dict[str, object] = answer.json()
-    assert problem["code"] == code and problem["status"] == status
-    assert {"type", "title", "detail", "request_id"} <= problem.keys()
-    assert problem.get("field", "") == field, problem
-    return problem
+from tests.api.problems import refused
 
 
 def test_the_same_external_id_is_the_same_run(api: Caller) -> None:
@@ -81,7 +69,7 @@ def test_pause_resume_and_cancel_are_refused_where_they_make_no_sense(api: Calle
     refused(api("POST", f"/runs/{run_id}/resume", {}), 422, "invalid", "reason")
     assert api("POST", f"/runs/{run_id}/resume", {"reason": "back"}).json()["status"] == "queued"
     assert api("POST", f"/runs/{run_id}/cancel", {}).json()["status"] == "cancelled"
-    assert refused(api("POST", f"/runs/{run_id}/pause", {}), 409, "conflict")["status"] == 409
+    assert refused(api("POST", f"/runs/{run_id}/pause", {}), 409, "conflict")["code"] == "conflict"
 
 
 def test_a_running_run_shows_what_was_asked_for_and_its_worker_is_told(claimed: tuple[Caller, Claim]) -> None:
