@@ -260,7 +260,7 @@ def greet(name, *, idempotency_key): return f"Hello {name}"
 @st.agent("hello")
 def main(name): return greet(name)
 
-st.run(main, "Ada")  # waits for your approval on the page
+st.run(main, {"name": "Ada"})  # waits for your approval on the page
 st.worker(main)
 """
 

@@ -59,7 +59,7 @@ def register(info: WorkerInfo, *, kind: str, agents: list[str], for_tenant: UUID
 
 
 def _insert(worker: Worker) -> Worker:
-    """`no` is drawn: the policy hides the workers of tenants, so nobody here knows which number is the next free one."""
+    """`no` is drawn: the policy hides the workers of tenants, so nobody here knows which number is free."""
     for _ in range(20):
         worker.no = secrets.randbelow(2**31 - 1) + 1  # the key of an advisory lock is a signed 32-bit integer
         try:
