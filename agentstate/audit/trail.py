@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 
 import orjson
 from django.db import connection, models
-from django.db.models import F, Func, Value
+from django.db.models.expressions import RawSQL
 from django.db.models.sql import UpdateQuery
 
 from agentstate.audit import notes
 from agentstate.core.errors import Conflict, NotFound
-from agentstate.db import locks
+from agentstate.db import locks, sql
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import current_tenant
 
 # An object whose newest entry says one of these may be gone; one that is gone without was removed behind our back.
 FAREWELLS = frozenset({"deleted", "removed", "erased", "pruned"})
 DETAIL_BYTES_MAX = 4096
+# The head is the column of the row that is updated. SEQ: where the new entry's number stands among the arguments.
+CALL = "agentstate_audit(%s, %s, %s, %s, audit_head, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)"
+SEQ = 3
 
 # Models with the columns audit_head and audit_seq, see tenants.models.Audited.
 AnyModel = TypeVar("AnyModel", bound=models.Model)
@@ -47,19 +50,16 @@ def transition(
     Raises: Conflict with `status` when somebody was first, NotFound, LockTimeout.
     Locks: the row. Two round trips, three with a reason.
     """
-    expected = str(obj.status)  # type: ignore[attr-defined]
-    found = _lock(obj, "status")
-    if found["status"] != expected:
+    expected, to = str(obj.status), str(to)  # type: ignore[attr-defined]
+    seq, status = _lock(obj, "status")
+    if status != expected:
         raise Conflict(
-            f"This {_name(obj)} is {found['status']} by now, not {expected}: look at it again before you act.",
-            status=found["status"],
+            f"This {_name(obj)} is {status} by now, not {expected}: look at it again before you act.",
+            status=status,
             expected=expected,
         )
-    entry = _entry(
-        obj, found["audit_seq"] + 1, action or str(to), (expected, str(to)), actor=actor, reason=reason, detail=detail
-    )
-    conditions = {"status": expected, **(where or {})}
-    if not _write(obj, {"status": str(to), **(set or {})}, conditions, seq=found["audit_seq"] + 1, entry=entry):
+    entry = _entry(obj, seq + 1, action or to, (expected, to), actor=actor, reason=reason, detail=detail)
+    if not _write(obj, {"status": to, **(set or {})}, {"status": expected, **(where or {})}, entry):
         raise Conflict(
             f"This {_name(obj)} is {expected}, but it has changed since you looked ({', '.join(where or {})}).",
             status=expected,
@@ -75,9 +75,13 @@ def record(
 
     Raises: NotFound, LockTimeout. Locks: the row. Two round trips, three with a reason.
     """
-    seq = _lock(obj)["audit_seq"] + 1
-    entry = _entry(obj, seq, action, ("", ""), actor=actor, reason=reason, detail=detail)
-    _write(obj, {}, {}, seq=seq, entry=entry)
+    (seq,) = _lock(obj)
+    entry = _entry(obj, seq + 1, action, ("", ""), actor=actor, reason=reason, detail=detail)
+    # By hand and not by _write(): this one stands in the way of every effect.
+    move = f"UPDATE {_table(obj)} SET audit_seq = %s, audit_head = {CALL} WHERE id = %s RETURNING audit_seq, audit_head"
+    written = sql.row(move, [seq + 1, *entry, obj.pk])
+    assert written is not None, "the row is locked"
+    obj.audit_seq, obj.audit_head = written  # type: ignore[attr-defined]
     return obj
 
 
@@ -90,11 +94,12 @@ def _name(obj: models.Model) -> str:
     return str(obj._meta.verbose_name)
 
 
-def _lock(obj: models.Model, *columns: str) -> dict[str, Any]:
+def _lock(obj: models.Model, *columns: str) -> tuple[Any, ...]:
+    """The number of the newest entry, and these columns, as they are while we hold the row."""
     assert connection.in_atomic_block, "an audit entry is written in the transaction of its act"
-    row = type(obj)._default_manager.select_for_update(no_key=True).filter(pk=obj.pk)
+    wanted = ", ".join(["audit_seq", *columns])
     with locks.translated():
-        found = row.values("audit_seq", *columns).first()
+        found = sql.row(f"SELECT {wanted} FROM {_table(obj)} WHERE id = %s FOR NO KEY UPDATE", [obj.pk])
     if found is None:
         raise NotFound(f"This {_name(obj)} is gone.")
     return found
@@ -109,30 +114,24 @@ def _entry(
     actor: Actor,
     reason: str,
     detail: Mapping[str, Any] | None,
-) -> Func:
-    """The call that inserts the entry and gives the new head; the head before is the column of the locked row."""
-    body = orjson.dumps(dict(detail or {}), default=str)
+) -> list[Any]:
+    """The arguments of CALL. The head is not among them: it is the column of the locked row."""
+    body = orjson.dumps(dict(detail or {}), default=str).decode()
     assert len(body) <= DETAIL_BYTES_MAX, "detail holds ids, counts and HMACs; text belongs into the reason"
     tenant_id = current_tenant()
     note_id = notes.write(reason, tenant_id=tenant_id) if reason else None
-    before = [Value(value) for value in (tenant_id, object_type(type(obj)), obj.pk, seq)]
-    after = [Value(value) for value in (action, *moved, actor.kind, actor.id)]
-    detail_now = Value(orjson.loads(body), output_field=models.JSONField())
-    last = [Value(note_id), Value(actor.name)]
-    return Func(
-        *(*before, F("audit_head"), *after, detail_now, *last),
-        function="agentstate_audit",
-        output_field=models.BinaryField(),
-    )
+    about = [tenant_id, object_type(type(obj)), obj.pk, seq, action, *moved]
+    return [*about, actor.kind, actor.id, body, note_id, actor.name]
 
 
-def _write(obj: models.Model, values: Mapping[str, Any], where: Mapping[str, Any], *, seq: int, entry: Func) -> bool:
+def _write(obj: models.Model, values: Mapping[str, Any], where: Mapping[str, Any], entry: list[Any]) -> bool:
     """One UPDATE that also inserts the entry; False when the conditions do not hold.
 
     The row is locked before this statement, so its snapshot holds the newest version and agentstate_audit() runs
     exactly once: without the lock a concurrent update would make Postgres evaluate the assignment twice.
     """
-    values = {**values, "audit_seq": seq, "audit_head": entry}
+    head = RawSQL(CALL, entry, output_field=models.BinaryField())  # noqa: S611
+    values = {**values, "audit_seq": entry[SEQ], "audit_head": head}
     found = type(obj)._default_manager.filter(pk=obj.pk, **where).order_by()
     query: UpdateQuery = found.query.chain(UpdateQuery)  # type: ignore[assignment]
     query.add_update_values(values)
@@ -145,6 +144,10 @@ def _write(obj: models.Model, values: Mapping[str, Any], where: Mapping[str, Any
     for field, value in zip(fields, written or (), strict=False):
         setattr(obj, field.attname, _as_python(field, value))
     return written is not None
+
+
+def _table(obj: models.Model) -> str:
+    return connection.ops.quote_name(obj._meta.db_table)
 
 
 def _as_python(field: Any, value: Any) -> Any:

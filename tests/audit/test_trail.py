@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from agentstate.audit import history, notes, trail, verification
 from agentstate.audit.models import AuditEntry, AuditNote
 from agentstate.core.errors import Conflict, NotFound
+from agentstate.db import sql
 from agentstate.tenants import keyring
 from agentstate.tenants.actors import Actor, system
 from agentstate.tenants.models import Tenant
@@ -72,10 +73,12 @@ def test_a_transition_takes_two_round_trips_and_a_reason_one_more(
     run = new_run()
     keyring.hmac(tenant.id, b"")  # a process unwraps a tenant's keys once, when they are committed
     with tenant_scope(tenant.id):
-        with django_assert_num_queries(3 if reason else 2):
+        with django_assert_num_queries(2 if reason else 1), sql.watched() as by_hand:
             trail.transition(run, to="paused", actor=alice, reason=reason, where={"fence": 0}, set={"control": ""})
-        with django_assert_num_queries(3 if reason else 2):
+        assert len(by_hand) == 1
+        with django_assert_num_queries(1 if reason else 0), sql.watched() as by_hand:
             trail.record(run, action="seen", actor=alice, reason=reason)
+        assert len(by_hand) == 2
 
 
 @pytest.mark.django_db
