@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import hypothesis
 import psycopg
 import pytest
 import redis as redis_client
@@ -43,6 +44,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     root = Path(os.environ[ROOT_VARIABLE])
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     os.environ.update(environment(root, name=f"test_{worker}", index=0 if worker == "main" else int(worker[2:]) + 1))
+
+
+def pytest_configure() -> None:
+    """A busy machine must not fail a property: nothing here is timed."""
+    hypothesis.settings.register_profile(
+        "agentstate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    )
+    hypothesis.settings.load_profile("agentstate")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
