@@ -67,7 +67,7 @@ STEP_TRANSITIONS: dict[str, frozenset[str]] = {
     StepStatus.STARTED: frozenset(
         {StepStatus.STARTED, StepStatus.DONE, StepStatus.FAILED, StepStatus.IN_DOUBT}  # started again: next attempt
     ),
-    StepStatus.FAILED: frozenset({StepStatus.STARTED}),
+    StepStatus.FAILED: frozenset({StepStatus.STARTED, StepStatus.WAITING}),  # waiting: asked anew
     StepStatus.IN_DOUBT: frozenset({StepStatus.DONE, StepStatus.STARTED, StepStatus.FAILED}),
     StepStatus.DONE: frozenset(),
     StepStatus.REJECTED: frozenset(),

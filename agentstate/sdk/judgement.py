@@ -190,7 +190,7 @@ def _waiting(row: Row, moment: Moment) -> Begun:
         wait_s = None if approval.expires_at is None else approval.expires_at - moment.now
         return Begun("wait", row.seq, row.attempt, approval_id=approval.id, wait_s=wait_s)
     if approval.use_by is not None and moment.now > approval.use_by:
-        return _expire(row, approval)
+        return _ask_anew(row, approval)
     return _execute(row, moment)
 
 
@@ -208,6 +208,12 @@ def _expire(row: Row, approval: Approval) -> Begun:
     return Begun("rejected", row.seq, row.attempt, message=row.message, decision="expired")
 
 
+def _ask_anew(row: Row, approval: Approval) -> Begun:
+    """An approval that was not used in time is no licence any more: the same question again."""
+    approval.status, approval.use_by, row.status = "pending", None, "waiting"
+    return Begun("wait", row.seq, row.attempt, approval_id=approval.id)
+
+
 def _failed(row: Row, start: StepStart, moment: Moment) -> Begun:
     is_next = start.attempt == row.attempt + 1
     if not is_next and not (row.may_repeat and start.attempt is None):
@@ -217,7 +223,7 @@ def _failed(row: Row, start: StepStart, moment: Moment) -> Begun:
     approval = row.approval
     if approval is not None:
         if approval.use_by is not None and moment.now > approval.use_by:
-            return _expire(row, approval)
+            return _ask_anew(row, approval)
         if row.outcome != "not_sent" and not row.may_repeat:  # the one send is used up
             return Begun("failed", row.seq, row.attempt, failure=row.failure)
     row.retry += 1

@@ -100,11 +100,17 @@ def _by_probe(session: RunSession, run: Run, step: Step, finish: StepFinish) -> 
     """Happened is believed at once; NotHappened only when no late call can show up any more."""
     if finish.outcome == "done":
         _settle(session, run, step, finish.output, source="probe")
-    elif finish.outcome == "unknown":
+        return
+    if finish.outcome == "unknown":
         step.probes_unknown += 1
         step.save(update_fields=["probes_unknown"])
         acts.record(run, step, "step.probe_unknown", worker_id=session.worker_id, times=step.probes_unknown)
-    elif waiting_times.probe_settles_at(step, dead_at=proofs.dead_at(step.worker_id)) <= clock.database_now():
+        return
+    settles_at = waiting_times.probe_settles_at(step, dead_at=proofs.dead_at(step.worker_id))
+    if settles_at > clock.database_now():
+        step.due_at = settles_at
+        step.save(update_fields=["due_at"])
+    else:
         _fail(
             session, step, "not_sent", Failure("NotHappened", "The probe says that it did not happen.", retryable=True)
         )

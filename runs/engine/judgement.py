@@ -98,7 +98,7 @@ def _started(step: Step, start: StepStart, facts: Facts) -> Ruling:
     if step.effect == "keyed":
         return _keyed(step, facts)
     if step.effect == "probed":
-        return _probed(step)
+        return _probed(step, facts)
     return Ruling("doubt")
 
 
@@ -109,10 +109,12 @@ def _keyed(step: Step, facts: Facts) -> Ruling:
     open_until = step.first_called_at + timedelta(seconds=(step.window_s or 0.0) - (step.timeout_s or 0.0))
     if facts.now < open_until:
         return Ruling("again")
-    return _probed(step) if step.has_probe else Ruling("doubt")
+    return _probed(step, facts) if step.has_probe else Ruling("doubt")
 
 
-def _probed(step: Step) -> Ruling:
+def _probed(step: Step, facts: Facts) -> Ruling:
     if not step.has_probe or step.probes_unknown >= PROBES_UNKNOWN_MAX:
         return Ruling("doubt")
+    if step.due_at is not None and step.due_at > facts.now:  # it said "not happened", too early to be believed
+        return Ruling("wait", (step.due_at - facts.now).total_seconds())
     return Ruling("probe")

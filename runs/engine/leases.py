@@ -21,7 +21,7 @@ from runs.engine import acts, doubts, going_on
 from runs.engine import session as sessions
 from runs.engine.session import RunSession
 from runs.models import AgentVersion, Run, Step, Stop, Worker
-from runs.services import clock, control, registry, status
+from runs.services import clock, control, registry, status, timers
 from runs.states import RunStatus, StepStatus
 
 Mode = Literal["replay", "snapshot"]
@@ -45,6 +45,7 @@ def claim(
     fence grows with every claim. Locks: run.
     """
     with tenant_scope(tenant_id, durable=True):
+        timers.fire(run_id, actor=actor)
         run = _lock_free(run_id)
         if run is None or run.agent not in agents or _is_stopped(run):
             return None

@@ -12,7 +12,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from agentstate.core import canonical
-from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord
+from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord, Turn, TurnReply
 from checkpoints import keys, reading
 from checkpoints.writing import FrameWriter
 from runs import sealing
@@ -56,6 +56,7 @@ class RunSession:
     window: list[dict[str, Any]] = field(default_factory=list)
     entry_seq: int = 0
     worker_id: UUID | None = None
+    last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -310,7 +310,8 @@ def _again(session: RunSession, run: Run, step: Step, start: StepStart, approval
 
 
 def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval: Any, ruling: Any) -> Begun:
-    """A definite failure came before: a new key, and for an approved tool the same decision (it was not sent)."""
+    """A definite failure came before: a new key, and for an approved tool the same decision if it was not sent."""
+    outcome = step.outcome
     _keep_attempt(session, step)
     args, edited = approvals.arguments(approval, session.key) if approval and approval.kind == "tool" else (None, False)
     step.attempt += 1
@@ -320,6 +321,12 @@ def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval
         step.key = effect_key(session, start, payload=payload, retry=step.retry, edit_version=step.edit_version)
     step.first_called_at = None
     step.probes_unknown = 0
+    if approval is not None and approval.kind == "tool" and not _licenses_retry(approval, outcome):
+        step.status, step.outcome, step.fence, step.due_at = StepStatus.WAITING, "", session.fence, None
+        step.save()
+        session.steps[step.identity].status = step.status
+        fresh = approvals.ask_anew(run, approval, key=session.key)
+        return Begun("wait", step.seq, attempt=step.attempt, approval_id=public_id("apr", fresh.id))
     _start_row(session, run, step)
     acts.record(run, step, "step.retried", worker_id=session.worker_id)
     return Begun(
@@ -331,6 +338,12 @@ def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval
         edited=edited,
         call_for_s=session.lease_s * CALL_FOR_SHARE,
     )
+
+
+def _licenses_retry(approval: Approval, outcome: str) -> bool:
+    """One approval is one send: it holds for another only when the first never left, and in its time."""
+    in_time = approval.use_by is None or approval.use_by > clock.database_now()
+    return outcome == "not_sent" and in_time
 
 
 def _start_row(session: RunSession, run: Run, step: Step) -> None:

@@ -61,22 +61,31 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
     with session.lock:
         if session.broken:
             raise StaleSession
+        if session.last is not None and session.last[0] == turn:
+            return session.last[1]
+        fresh = [entry for entry in turn.entries if entry.n > session.entry_seq]
         plan = _plan(session, turn)
         state = session.state if turn.state is UNCHANGED else turn.state
         if isinstance(plan.then, Continue):
             state = plan.then.state
-        window = _window(session, turn.entries)
+        window = _window(session, fresh)
         hit("turn.before")
         if plan.is_plain():
-            reply = _record(session, plan, state, window, turn.entries)
+            reply = _record(session, plan, state, window, fresh)
         else:
-            reply = _record_in_transaction(session, plan, state, window, turn.entries)
+            reply = _record_in_transaction(session, plan, state, window, fresh)
+        session.last = (turn, reply) if _is_settled(reply) else None
         hit("turn.committed")
     hit("turn.scratchpad")
-    if turn.entries:
-        scratchpad.flushed(session, turn.entries)
+    if fresh:
+        scratchpad.flushed(session, fresh)
     wake.publish(f"as:{session.tenant_id}:live:{session.run_id}", "")
     return reply
+
+
+def _is_settled(reply: TurnReply) -> bool:
+    """Whether the same turn, sent again, would be told the same; one that waits asks again to hear something new."""
+    return reply.control is None and all(begun.action in ("execute", "replay") for begun in reply.begun)
 
 
 def _plan(session: RunSession, turn: Turn) -> Plan:

@@ -1,20 +1,41 @@
-"""The stores under the suite. Another one joins by its name in STORES and its factory in `store_factory`."""
+"""The stores under the suite: in memory, on the service's database, and over REST to a real web process."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import pytest
 
 from tests.conformance.turns import Bench
 from tests.conformance.worlds import Factory, MemoryWorld, World
 
-STORES = ("memory",)
+STORES = ("memory", "local", "http")
 
 
 @pytest.fixture(params=STORES)
 def store_factory(request: pytest.FixtureRequest) -> Factory:
-    return cast(Factory, {"memory": MemoryWorld}[request.param])
+    if request.param == "memory":
+        return MemoryWorld
+    return request.getfixturevalue(f"{request.param}_factory")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def local_factory(alice: Any) -> Factory:
+    from tests.conformance import served
+
+    return lambda: served.local(alice)
+
+
+@pytest.fixture
+def http_factory(committed_db: None, alice: Any, server: str) -> Factory:
+    from agentstate.sdk.http import HttpStore
+    from agentstate.tenants import actors, api_keys
+    from agentstate.tenants.scope import tenant_scope
+    from tests.conformance import served
+
+    with tenant_scope(alice.tenant_id):
+        token, _ = api_keys.issue(name="suite", scopes=sorted(actors.VERBS), actor=alice)
+    return lambda: served.ServedWorld(alice, HttpStore(server, token))
 
 
 @pytest.fixture

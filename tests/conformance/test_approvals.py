@@ -97,12 +97,13 @@ def test_what_was_not_sent_may_still_use_the_approval(bench: Bench) -> None:
     assert bench.begin(claim, "destructive", question=question(), attempt=2).action == "execute"
 
 
-def test_an_approval_that_was_not_used_in_time_is_expired_not_rejected(bench: Bench) -> None:
+def test_an_approval_that_was_not_used_in_time_asks_again(bench: Bench) -> None:
     claim, approval_id = asked(bench, use_within_s=600.0)
     bench.world.decide(approval_id, "approve")
     bench.world.age(claim.run_id, 601)
     begun = bench.begin(bench.take(claim.run_id), "destructive", question=question(use_within_s=600.0))
-    assert (begun.action, begun.decision) == ("rejected", "expired")
+    assert begun.action == "wait"
+    assert bench.world.open_approval(claim.run_id)
 
 
 def test_a_decision_that_came_before_the_park_is_not_lost(bench: Bench) -> None:

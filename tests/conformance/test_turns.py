@@ -94,7 +94,7 @@ def test_what_is_no_json_is_refused_and_nothing_half_written(bench: Bench, bad: 
 def test_too_large_a_state_is_refused_by_name(bench: Bench) -> None:
     claim = bench.admit()
     with pytest.raises(TooLarge):
-        bench.turn(claim, state={"blob": "x" * STATE_BYTES_MAX})
+        bench.turn(claim, state={"lines": ["x" * 1000] * (STATE_BYTES_MAX // 1000)})
 
 
 def test_state_rides_with_the_turn_and_comes_back_with_the_claim(bench: Bench) -> None:

@@ -278,3 +278,27 @@ def test_finishing_an_approved_step_twice_with_another_result_is_refused(desk: D
     desk.finish(claim, begun.seq, output={"id": 1})
     with pytest.raises(Conflict, match="another result"):
         desk.store.turn(claim, Turn(finish=[StepFinish(begun.seq, output={"id": 2})]))
+
+
+def test_a_refused_call_is_not_repeated_under_the_old_approval_when_the_run_is_resumed(
+    desk: Desk, alice: Actor, bob: Actor
+) -> None:
+    from agentstate.core.ids import parse_id
+    from agentstate.sdk.store import End, Failure
+    from runs.services import control
+
+    claim, _ = ask(desk)
+    decide(desk, bob, "approve")
+    claim = desk.take(claim.run_id)
+    begun = again(desk, claim)
+    desk.finish(claim, begun.seq, outcome="refused", failure=Failure("HTTPStatusError", "422"))
+    desk.store.turn(claim, Turn(then=End("failed", failure=Failure("HTTPStatusError", "422"))))
+    control.resume(parse_id("run", claim.run_id), actor=alice, reason="the shop is mended")
+    claim = desk.take(claim.run_id)
+    asked = again(desk, claim)
+    assert asked.action == "wait"
+    desk.store.turn(claim, Turn(then=Park("approval")))
+    decide(desk, bob, "approve")
+    second = again(desk, desk.take(claim.run_id))
+    assert (second.action, second.attempt) == ("execute", 2)
+    assert second.key != begun.key

@@ -137,8 +137,9 @@ def test_a_probe_that_says_it_did_not_happen_is_not_believed_too_early(desk: Des
     asked = desk.begin(claim, "mail", **PROBED)
     assert asked.wait_s is not None and asked.wait_s > 25
     desk.finish(claim, asked.seq, outcome="failed", source="probe")
-    assert desk.begin(claim, "mail", **PROBED).action == "probe"
+    assert desk.begin(claim, "mail", **PROBED).action == "wait"
     desk.age(claim, seconds=60)
+    assert desk.begin(claim, "mail", **PROBED).action == "probe"
     desk.finish(claim, asked.seq, outcome="failed", source="probe")
     assert desk.step(claim).status == "failed"
     second = desk.begin(claim, "mail", attempt=2, **PROBED)
