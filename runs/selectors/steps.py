@@ -32,8 +32,9 @@ KINDS = {
 
 ROW = """s.seq, s.parent_seq, s.identity, s.name, s.kind, s.effect, s.status, s.outcome, s.attempt, s.sent, s.source,
   s.error_type, s.model, s.tokens_in + s.tokens_out, s.cost, s.started_at, s.first_called_at, s.due_at, s.ended_at,
-  s.fence, coalesce(s.key, ''), case when s.attempt > 1 then (select json_agg(json_build_array(a.attempt, a.started_at, a.ended_at,
-    a.status, a.outcome) order by a.attempt)::text from runs_stepattempt a where a.run_id = s.run_id and a.seq = s.seq)
+  s.fence, coalesce(s.key, ''), case when s.attempt > 1 then (select json_agg(json_build_array(a.attempt,
+    a.started_at, a.ended_at, a.status, a.outcome) order by a.attempt)::text
+    from runs_stepattempt a where a.run_id = s.run_id and a.seq = s.seq)
   end, (select p.requested_at from runs_approval p where p.run_id = s.run_id and p.step_seq = s.seq
     and p.kind in ('tool', 'ask') order by p.id limit 1)"""
 

@@ -23,7 +23,8 @@ from runs.selectors.runs import shown_status
 
 RUN = """
 select r.id, r.agent, r.mode, r.status, r.waiting_for, r.wake_reason, r.control, r.held, r.external_id, r.session_key,
-  r.tags, r.trace_id, r.started_by_kind, r.started_by_id, r.started_by_name, r.input, r.output, r.error, r.error_type, r.error_step,
+  r.tags, r.trace_id, r.started_by_kind, r.started_by_id, r.started_by_name, r.input,
+  r.output, r.error, r.error_type, r.error_step,
   r.fence, r.lease_until, r.due_at, r.claims, r.attempt, r.generation, r.generation_seq, r.step_seq, r.event_seq,
   r.frame_n, r.tokens_in, r.tokens_out, r.cost, r.budget_steps, r.budget_tokens, r.budget_cost, r.budget_wall_s,
   r.created_at, r.started_at, r.ended_at, coalesce(v.version, ''), coalesce(w.name, ''),
@@ -36,8 +37,8 @@ where r.id = %s
 
 # runs_approval_step, and the primary key (month, run_id, seq) of the run's partition; few rows of both.
 AROUND = """
-select (select coalesce(json_agg(q order by q.id), '[]')::text from (select id, step_seq, kind, tool, risk, requested_at,
-    expires_at from runs_approval where run_id = %s and status = 'pending' order by id limit 20) q),
+select (select coalesce(json_agg(q order by q.id), '[]')::text from (select id, step_seq, kind, tool, risk,
+    requested_at, expires_at from runs_approval where run_id = %s and status = 'pending' order by id limit 20) q),
   (select coalesce(json_agg(e order by e.seq desc), '[]')::text from (select seq, at, detail from runs_event
     where month = %s and run_id = %s and kind = 'takeover' order by seq desc limit 20) e)
 """

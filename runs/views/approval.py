@@ -20,6 +20,7 @@ from django.views.decorators.http import require_http_methods
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, DomainError, Forbidden, Invalid
 from agentstate.http.pages import TenantRequest, see_other, tenant_page
+from agentstate.http.redaction import redact
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
 from runs.selectors import approvals as selector
@@ -201,7 +202,8 @@ def phrase(tool: str, args: Any) -> str:
                 return _plain(value)
             if isinstance(value, str) and AMOUNT.fullmatch(value):
                 return value
-        texts = [value for value in args.values() if isinstance(value, str) and 0 < len(value) <= 40]
+        shown = redact(args).values()
+        texts = [value for value in shown if isinstance(value, str) and "[hidden" not in value and 0 < len(value) <= 40]
         if texts:
             return texts[0]
     return tool

@@ -119,7 +119,8 @@ def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> 
     if len(path) > 1 and not schema.get("title"):
         label = " / ".join(part.replace("_", " ") for part in path).capitalize()
     kind = _kind(schema, original)
-    text = _text(original, kind)
+    locked = bool(schema.get("readOnly")) or "const" in schema
+    text = _text(original, "" if locked and kind == "choice" else kind)
     hidden = bool(path) and original is not ABSENT and (secret_name(path[-1]) or isinstance(redact(original), Hidden))
     return Field(
         path=path,
@@ -127,7 +128,7 @@ def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> 
         kind="area" if kind == "text" and (len(text) > 80 or "\n" in text) else kind,
         value="" if hidden else text,
         required=required,
-        locked=bool(schema.get("readOnly")) or "const" in schema or hidden,
+        locked=locked or hidden,
         hidden=hidden,
         options=_options(schema, kind, required=required),
         hint=_hint(schema),

@@ -183,7 +183,7 @@ def money(amount: float | None) -> str:
         return ""
     if amount == 0:
         return "$0"
-    return f"${amount:,.2f}" if abs(amount) >= 1 else f"${amount:.3f}" if abs(amount) >= 0.001 else "under $0.001"
+    return f"${amount:,.2f}" if abs(amount) >= 1 else f"${amount:.3f}" if abs(amount) >= 0.001 else "<$0.001"
 
 
 @register.simple_tag
@@ -298,7 +298,7 @@ def asset(path: str) -> str:
 
 @register.filter
 def tint(tenant: Any) -> int:
-    """Which bar colour a tenant has: its own choice, else one from its name. None of a state's colours is among them."""
+    """Which bar colour a tenant has: its choice, else one from its name. No state's colour is among them."""
     colours = ("teal", "violet", "pink", "green", "blue")
     return colours.index(tenant.colour) if tenant.colour in colours else sum(tenant.slug.encode()) % len(colours)
 
