@@ -201,7 +201,11 @@ def application_services(made: Plan) -> Iterator[Service]:
         stop_s_max=5,
     )
     celery = [*python, "celery", "-q", "-A"]
-    quiet = {**made.environment, "PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
+    quiet = {
+        **made.environment,
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+        "CELERY_SKIP_CHECKS": "1",  # they would load every page and the API into the worker: a second, and 30 MB
+    }
     queues = ["-Q", "drive,compact,summarise,sweep,deliver", "--pool", "prefork", "-c", str(POOL_CHILDREN)]
     worker = [*celery, "agentstate.celery", "worker", *queues, "--without-gossip", "--without-mingle", "-l", "warning"]
     yield Service("worker", worker, _celery_ready(made, "worker"), quiet)
