@@ -8,3 +8,8 @@ from django.apps import AppConfig
 class AuditConfig(AppConfig):
     name = "agentstate.audit"
     label = "audit"
+
+    def ready(self) -> None:
+        from agentstate.audit import sign_ins
+
+        sign_ins.connect()
