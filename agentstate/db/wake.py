@@ -14,6 +14,11 @@ from django.conf import settings
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
+from agentstate.core.failpoints import hit, register
+
+register("wake.committed", "a commit / the hint to look at its run")
+register("wake.published", "the hint to whoever waits for work / the message to a worker")
+
 log = structlog.get_logger(__name__)
 BROKER_REST_S = 1.0  # after a failed send: a dead broker must not slow every commit down by its connect timeout
 _broker_rests_until = 0.0  # monotonic seconds
@@ -49,7 +54,9 @@ def publish(channel: str, message: str) -> None:
 
 
 def _wake_now(tenant_id: str, run_id: str) -> None:
+    hit("wake.committed")
     publish(f"as:{tenant_id}:wake", run_id)
+    hit("wake.published")
     send("runs.drive", tenant_id, run_id, queue="drive")
 
 

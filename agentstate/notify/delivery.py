@@ -7,6 +7,7 @@ import time
 import structlog
 from django.conf import settings
 
+from agentstate.core.errors import DomainError
 from agentstate.notify import mail, outbox
 from agentstate.notify.models import Outbox
 from agentstate.tenants.actors import ROLE_VERBS
@@ -26,7 +27,11 @@ The link shows what is asked, on a phone too. It decides nothing by itself: sign
 
 
 def deliver() -> int:
-    """Send what is due; how many notices were tried. Bounded in time and number. Idempotent."""
+    """Send what is due; how many notices were tried. Bounded in time and number. Idempotent.
+
+    Raises: ImproperlyConfigured before anything is claimed, when EMAIL_URL is none.
+    """
+    mail.server()
     end = time.monotonic() + WORK_S_MAX
     tried = 0
     while time.monotonic() < end and tried < ROWS_MAX:
@@ -42,13 +47,17 @@ def deliver() -> int:
 
 
 def _deliver(notice: Outbox) -> None:
-    if notice.topic == APPROVAL:
-        _fan_out(notice)
-    elif notice.topic == MAIL:
-        _send(notice)
-    else:
+    act = {APPROVAL: _fan_out, MAIL: _send}.get(notice.topic)
+    if act is None:
         outbox.drop(notice, "no such topic")
         log.error("notify.unknown_topic", topic=notice.topic)
+        return
+    try:
+        act(notice)
+    except (OSError, DomainError) as error:  # smtplib's errors are OSErrors; one bad notice stops no other
+        name = type(error).__name__
+        over = outbox.failed(notice, name)
+        log.warning("notify.failed", notice=str(notice.id), attempts=notice.attempts, over=over, error=name)
 
 
 def _fan_out(notice: Outbox) -> None:
@@ -85,12 +94,5 @@ def _send(notice: Outbox) -> None:
     if server is None:
         outbox.drop(notice, "EMAIL_URL is not set")
         return
-    try:
-        mail.send(server, **outbox.read(notice), message_id=notice.id.hex)
-    except OSError as error:  # smtplib's errors are OSErrors
-        over = outbox.failed(notice, type(error).__name__)
-        log.warning(
-            "notify.failed", notice=str(notice.id), attempts=notice.attempts, over=over, error=type(error).__name__
-        )
-        return
+    mail.send(server, **outbox.read(notice), message_id=notice.id.hex)
     outbox.sent(notice)

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection, transaction
 
 from agentstate.audit import history, verification
@@ -15,6 +16,7 @@ from agentstate.core.clock import now
 from agentstate.core.errors import Corrupt
 from agentstate.db import sql
 from agentstate.notify import delivery, mail, outbox, tasks
+from agentstate.notify.apps import check_mail_server
 from agentstate.notify.models import Outbox
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant, User
@@ -162,6 +164,34 @@ def test_without_a_mail_server_notices_end_at_once(
     assert standing(tenant) == [("approval.mail", False, True)]
 
 
+def test_one_notice_that_does_not_open_stops_no_other(
+    committed_db: None, tenant: Tenant, bob: Actor, catcher: Catcher
+) -> None:
+    leave(tenant, "broken")
+    with tenant_scope(tenant.id):
+        Outbox.objects.update(body=b"nothing of ours")
+    leave(tenant, "whole")
+    assert tasks.deliver() == 3
+    assert len(catcher.mails) == 1
+    with tenant_scope(tenant.id):
+        broken = Outbox.objects.get(key="broken")
+    assert (broken.error, broken.attempts, broken.sent_at) == ("Corrupt", 1, None)
+
+
+def test_a_wrong_address_of_the_mail_server_is_said_at_the_start_and_burns_no_attempt(
+    committed_db: None, tenant: Tenant, bob: Actor, settings: Any
+) -> None:
+    settings.EMAIL_URL = "mail.example.test"
+    leave(tenant)
+    assert [found.id for found in check_mail_server()] == ["notify.E001"]
+    with pytest.raises(ImproperlyConfigured):
+        tasks.deliver()
+    with tenant_scope(tenant.id):
+        assert Outbox.objects.get().attempts == 0
+    settings.EMAIL_URL = ""
+    assert check_mail_server() == []
+
+
 def test_a_topic_nobody_knows_ends_at_once(committed_db: None, tenant: Tenant, catcher: Catcher) -> None:
     with tenant_scope(tenant.id):
         outbox.put("carrier.pigeon", "1", {})
@@ -264,8 +294,6 @@ def test_the_address_of_the_mail_server_is_read(url: str, expected: tuple[object
 
 @pytest.mark.parametrize("url", ["http://x", "smtp:", "localhost:25", "smtp://"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    from django.core.exceptions import ImproperlyConfigured
-
     with pytest.raises(ImproperlyConfigured, match="EMAIL_URL must be"):
         mail.parse(url)
 
