@@ -63,6 +63,7 @@ BROKER_URL = env("BROKER_URL", "redis://localhost:6379/0")
 
 MASTER_KEY = env("AGENTSTATE_MASTER_KEY", "")  # 64 hex digits; wraps the tenants' keys
 PUBLIC_URL = env("AGENTSTATE_PUBLIC_URL", "http://127.0.0.1:8000")
+EMAIL_URL = env("EMAIL_URL", "")  # smtp://, smtp+tls:// or smtps://user:password@host:port?from=; "" = no mail
 LEASE_S = float(env("AGENTSTATE_LEASE_S", "15"))
 HOSTED_AGENTS = [name for name in env("AGENTSTATE_AGENTS", "").split(",") if name]  # modules the worker imports
 STATE_DIR = Path(env("AGENTSTATE_STATE_DIR", str(BASE_DIR / ".state")))
