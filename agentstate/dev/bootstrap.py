@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -28,6 +29,8 @@ def enter_environment() -> None:
     """
     if sys.version_info < (3, 11):
         sys.exit("agentstate needs Python 3.11 or newer; this is %s." % sys.version.split()[0])
+    if sys.argv[1:2] == ["up"]:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before anything is started
     read_env_file(CHECKOUT / ".env")
     if not os.environ.get("DATABASE_URL") and settings_module(sys.argv) == "agentstate.settings":
         read_env_file(state_folder() / "environment")  # of the `up` that runs here, if one does
@@ -43,8 +46,9 @@ def enter_environment() -> None:
 
 
 def settings_module(argv: list[str]) -> str:
-    """`up`, `stop` and `test` only start processes: they need none of the service's settings, and start 1 s sooner."""
-    return "agentstate.dev.settings" if argv[1:2] in (["up"], ["stop"], ["test"]) else "agentstate.settings"
+    """These commands only start processes: they need none of the service's settings, and start 1 s sooner without."""
+    starters = (["up"], ["stop"], ["test"], ["bench"])
+    return "agentstate.dev.settings" if argv[1:2] in starters else "agentstate.settings"
 
 
 def read_env_file(path: Path) -> None:

@@ -29,6 +29,7 @@ DATABASE = "agentstate"
 OWNER, APP, SWEEPER = "owner", "app", "agentstate_sweeper"
 DISK_FREE_BYTES_MIN = 300 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX = 107
+WITHOUT_ROOT = "Run as a normal user, or from folders that everybody may enter (AGENTSTATE_STATE_DIR moves the state)."
 
 
 class CannotStart(Exception):
@@ -158,11 +159,15 @@ class Postgres:
             os.chown(self.sockets, NOBODY, NOBODY)
         command = [_postgres_binary("initdb"), "-D", str(folder), "-U", "postgres", "--auth=trust", "-E", "UTF8"]
         command += ["--locale=C.UTF-8", *([] if self.durable else ["--no-sync"])]
-        made = subprocess.run(command, capture_output=True, text=True, preexec_fn=self.preexec, check=False)
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, preexec_fn=self.preexec, check=False)
+        except PermissionError:  # the binary itself cannot be reached without root
+            raise CannotStart(f"Postgres cannot run here as root. {WITHOUT_ROOT}") from None
         if made.returncode != 0:
             # The last line says that the folder is removed; the cause stands above it.
             causes = [line for line in made.stderr.splitlines() if "error:" in line or "FATAL:" in line]
-            raise CannotStart("Postgres could not make its folder: " + (causes or [made.stderr.strip()])[0])
+            advice = WITHOUT_ROOT if "Permission denied" in made.stderr else ""
+            raise CannotStart(f"Postgres could not make its folder: {(causes or [made.stderr.strip()])[0]} {advice}")
 
     def _check_major(self) -> None:
         found = (self.folder / "PG_VERSION").read_text().strip()
