@@ -9,6 +9,7 @@ from agentstate.sdk.concurrency import gather
 from agentstate.sdk.outcomes import Happened, NotHappened, Unknown
 from agentstate.sdk.questions import ask
 from agentstate.sdk.reads import note, now, random, sleep, usage, uuid
+from agentstate.sdk.run_state import State
 from agentstate.sdk.signals import (
     Answered,
     Expired,
@@ -21,7 +22,6 @@ from agentstate.sdk.signals import (
     TimedOut,
     Withdrawn,
 )
-from agentstate.sdk.state import State
 from agentstate.sdk.steps import Step, step, tool
 from agentstate.sdk.store import Budget
 from agentstate.sdk.worker import worker

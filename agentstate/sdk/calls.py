@@ -14,8 +14,8 @@ from agentstate.sdk.identity import Scope
 from agentstate.sdk.outcomes import Unknown, classify
 from agentstate.sdk.pacing import back_off_s
 from agentstate.sdk.procedure import Ending, Invoke
+from agentstate.sdk.run_state import Change, View
 from agentstate.sdk.signals import Ended, LeaseLost, NotSent, TimedOut, Waiting, failure_of
-from agentstate.sdk.state import Change, View
 from agentstate.sdk.steps import Call
 from agentstate.sdk.store import Begun, End, Failure, Outcome, Park, StepFinish, Usage
 
@@ -154,6 +154,7 @@ class Attempt:
         outer = self._outer
         below = outer.view if outer is not None and outer.call is not None else None
         scope = Scope(self._call.identity, parent=self._call.identity)
+        scope.shared = not self._is_replayed_whole()
         view = View(self._executor.committed, writable=True, below=below)
         return context.Frame(self._executor, scope, view, self._call, self._begun.seq)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agentstate.sdk.executor import Executor
     from agentstate.sdk.flights import Flight
     from agentstate.sdk.identity import Scope
-    from agentstate.sdk.state import View
+    from agentstate.sdk.run_state import View
     from agentstate.sdk.steps import Call
 
 

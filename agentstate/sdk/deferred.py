@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agentstate.sdk.state import Change, Committed, View
+from agentstate.sdk.run_state import Change, Committed, View
 from agentstate.sdk.store import UNCHANGED, Entry, StepFinish, StepStart
 
 

@@ -131,6 +131,8 @@ class Desk:
             due_at = run.lease_until if run.status == "running" else run.due_at
             if run.status not in ("queued", "waiting", "running") or due_at is None or run.agent in self.stopped:
                 return False
+            if run.status == "waiting" and self.open_approvals(run_id):
+                return False
             self.advance(max(0.0, due_at - self.now()) + 0.001)
             return True
 

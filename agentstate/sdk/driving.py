@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from agentstate.core.errors import DomainError
 from agentstate.sdk import calls
 from agentstate.sdk.procedure import Begin, Invoke, Pause, Probe, Report, Request, Steps
-from agentstate.sdk.signals import Diverged, Ended, Waiting, failure_of
+from agentstate.sdk.signals import Ended, RunInterrupted, Waiting, failure_of
 from agentstate.sdk.steps import Call
-from agentstate.sdk.store import Begun, End, Park, StepFinish, StepStart
+from agentstate.sdk.store import Begun, End, Failure, Park, StepFinish, StepStart
 
 if TYPE_CHECKING:
     from agentstate.sdk.executor import Executor
@@ -24,7 +24,7 @@ def drive(executor: Executor, steps: Steps, call: Call) -> Any:
             answer = _answer(executor, steps.send(answer))
     except StopIteration as stop:
         return stop.value
-    except (Waiting, Diverged, DomainError) as error:
+    except (RunInterrupted, DomainError) as error:
         raise _remembered(executor, call, error) from error.__cause__
 
 
@@ -35,7 +35,7 @@ async def drive_async(executor: Executor, steps: Steps, call: Call) -> Any:
             answer = await _answer_async(executor, steps.send(answer))
     except StopIteration as stop:
         return stop.value
-    except (Waiting, Diverged, DomainError) as error:
+    except (RunInterrupted, DomainError) as error:
         raise _remembered(executor, call, error) from error.__cause__
 
 
@@ -82,7 +82,9 @@ async def _begin_async(executor: Executor, start: StepStart) -> tuple[Begun, flo
     except asyncio.CancelledError:
         begun, _ = await asking
         if begun.action == "execute":  # begun, and now never called: say so, or it would be in doubt
-            executor.deferred.add_finish(StepFinish(begun.seq, "not_sent", retry_in_s=0.0))
+            failure = Failure("NotSent", "cancelled before the call", retryable=True)
+            executor.deferred.add_finish(StepFinish(begun.seq, "not_sent", failure=failure, retry_in_s=0.0))
+            executor.halt(Waiting(Park("retry", due_s=0.0, detail=start.identity)))
         raise
 
 
@@ -93,6 +95,6 @@ def _remembered(executor: Executor, call: Call, error: BaseException) -> BaseExc
         return error
     if isinstance(error, DomainError):  # the service cannot take what the agent gave it: no retry mends that
         error = Ended(End("failed", failure=failure_of(error)))
-    assert isinstance(error, (Ended, Diverged))
-    executor.halt(error)
+    if isinstance(error, RunInterrupted):
+        executor.halt(error)
     return error

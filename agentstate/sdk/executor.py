@@ -29,8 +29,8 @@ from agentstate.sdk.notes import Notebook
 from agentstate.sdk.pacing import IN_PROCESS_S
 from agentstate.sdk.procedure import proceed
 from agentstate.sdk.recording import Book
+from agentstate.sdk.run_state import Committed, View
 from agentstate.sdk.signals import ContinueFrom, Diverged, Ended, LeaseLost, RunInterrupted, Waiting, failure_of
-from agentstate.sdk.state import Committed, View
 from agentstate.sdk.steps import Call, Step
 from agentstate.sdk.store import Claim, Continue, End, Park, RunStore, StepFinish, StepRecord, StepStart
 from agentstate.sdk.turns import Turns
@@ -121,7 +121,9 @@ class Executor:
     # What steps, reads and notes do with it
 
     def reserve(self, frame: context.Frame, name: str, *, key: str = "") -> str:
-        """The name of the next step, in the order of calling."""
+        """The name of the next step, in the order of calling. Raises: a wait of this scope that the agent swallowed."""
+        if frame.scope.halted is not None:
+            raise frame.scope.halted
         try:
             self.book.check_count()
         except Ended as interrupt:
@@ -142,11 +144,15 @@ class Executor:
         """A value from outside, recorded with the next turn."""
         identity = self.reserve(frame, name)
         record = self.book.find(identity)
-        self.book.check_payload(identity, _NULL_SHA)
+        try:
+            self.book.check_payload(identity, _NULL_SHA)
+            self.book.check_expected(identity, scope=frame.scope.path, shared=frame.scope.shared)
+        except Diverged as interrupt:
+            self.halt(interrupt)
+            raise
         if record is not None:
             return record.output
-        self.check_boundary(frame.scope)
-        self.book.check_expected(identity, scope=frame.scope.path, shared=frame.scope.shared)
+        self.check_boundary()
         value = make()
         finish = StepFinish(0, "done", output=value)
         self.deferred.add_read(StepStart(identity, name, "value", parent=frame.scope.parent, attempt=1, result=finish))
@@ -156,7 +162,10 @@ class Executor:
     def note(self, frame: context.Frame, text: str, *, kind: Any, important: bool) -> None:
         """Once, though main runs again."""
         is_repeated = frame.call is None and self.book.has_unasked(frame.scope.path)
-        entry = None if is_repeated else self._notebook.entry(text, kind=kind, important=important, step_seq=frame.seq)
+        if is_repeated:
+            self._notebook.pass_over(text, kind=kind)
+            return
+        entry = self._notebook.entry(text, kind=kind, important=important, step_seq=frame.seq)
         if entry is not None:
             self.deferred.add_entry(entry)
             self.heartbeat.show_soon()
@@ -173,11 +182,10 @@ class Executor:
         if is_whole:
             self.book.check_complete(scope.path)
 
-    def check_boundary(self, scope: Scope) -> None:
+    def check_boundary(self) -> None:
         """Before anything new is begun. Raises: RunInterrupted, again and again if the agent swallows it."""
-        interrupt = self._halted or scope.halted
-        if interrupt is not None:
-            raise interrupt
+        if self._halted is not None:
+            raise self._halted
         if self._is_stuck:
             raise LeaseLost("a call took too long; this process gives the run back")
         self.trust.check()
@@ -272,7 +280,7 @@ class Executor:
 
     def _abandon(self, flight: Flight) -> None:
         """Record what is known about a call that took too long; then this process must end."""
-        self._is_stuck = True
+        self._is_stuck = self.heartbeat.is_hurried = True
         self.deferred.add_finish(flight.on_timeout)
         with contextlib.suppress(RunInterrupted, DomainError):  # fenced: who has the run now judges it by its class
             self.turns.flush()

@@ -17,6 +17,7 @@ from agentstate.sdk.turns import Turns
 
 DEFERRED_S = 0.25  # a result waits at most so long for a turn to ride in
 _SHOWN_S = 0.05
+_HURRY_S = 0.05
 
 
 class Heartbeat:
@@ -45,6 +46,7 @@ class Heartbeat:
         self._asleep_until = 0.0
         self._renew_at = monotonic() + trust.lease_s / RENEWALS_PER_LEASE
         self._show_at: float | None = None
+        self.is_hurried = False  # the process must end soon: look often whether it may
         self._thread = threading.Thread(target=self._beat, name="agentstate-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -83,6 +85,8 @@ class Heartbeat:
         dues = [self._renew_at, self._flights.next_end(), self._show_at]
         if self._deferred.since is not None:
             dues.append(self._deferred.since + DEFERRED_S)
+        if self.is_hurried:
+            dues.append(self._monotonic() + _HURRY_S)
         return min(due for due in dues if due is not None)
 
     def _work(self) -> None:

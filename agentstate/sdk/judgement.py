@@ -211,6 +211,7 @@ def _expire(row: Row, approval: Approval) -> Begun:
 def _ask_anew(row: Row, approval: Approval) -> Begun:
     """An approval that was not used in time is no licence any more: the same question again."""
     approval.status, approval.use_by, row.status = "pending", None, "waiting"
+    approval.args, approval.version = approval.question.args, approval.version + 1
     return Begun("wait", row.seq, row.attempt, approval_id=approval.id)
 
 

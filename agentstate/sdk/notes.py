@@ -17,6 +17,11 @@ class Notebook:
         self._next = claim.entry_next
         self._known = Counter((entry.kind, entry.text) for entry in claim.entries if entry.step_seq is None)
 
+    def pass_over(self, text: str, *, kind: Any) -> None:
+        """Main says again what stands before recorded steps."""
+        with self._lock:
+            self._known[kind, _cut(text)] -= 1
+
     def entry(self, text: str, *, kind: Any, important: bool, step_seq: int | None) -> Entry | None:
         """The next entry; None for one of main that an earlier claim has written already."""
         text = _cut(text)

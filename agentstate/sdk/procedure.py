@@ -79,15 +79,14 @@ def proceed(executor: Executor, call: Call, *, due_s: float | None = None) -> St
     """The value the agent gets. Raises: what the agent may catch, and RunInterrupted."""
     record = executor.book.find(call.identity)
     executor.book.check_payload(call.identity, call.payload_sha)
+    executor.book.check_expected(call.identity, scope=call.scope.path, shared=call.scope.shared)
     if record is not None and _is_final(record, call, executor):
         return _answer_from(record, call)
-    executor.check_boundary(call.scope)
-    executor.book.check_expected(call.identity, scope=call.scope.path, shared=call.scope.shared)
+    executor.check_boundary()
     return (yield from _until_over(executor, call, _start_of(call, record, due_s), record.retry if record else 0))
 
 
 def _until_over(executor: Executor, call: Call, start: StepStart, retry: int) -> Steps:
-    unknowns = 0
     while True:
         begun, asked_at = yield Begin(start)
         if begun.action == "execute":
@@ -96,7 +95,7 @@ def _until_over(executor: Executor, call: Call, start: StepStart, retry: int) ->
                 return _value_of(ending, call)
             pause_s = ending.retry_in_s
             if ending.outcome == "unknown":
-                pause_s, unknowns = back_off_s(call.identity, unknowns), unknowns + 1
+                pause_s = back_off_s(call.identity, begun.attempt - 1)
             else:
                 retry += 1
             yield from _wait(executor, pause_s or 0.0, why="retry")

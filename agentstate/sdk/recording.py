@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import Counter
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 from agentstate.core.limits import GENERATION_STEPS_MAX, GENERATION_STEPS_WARN
@@ -24,7 +24,9 @@ class Book:
         self._records = {record.identity: record for record in history}
         self._lock = threading.Lock()
         self._asked: set[str] = set()
-        self._open = Counter(scope_of(identity) for identity in self._records)
+        self._unasked: dict[str, deque[StepRecord]] = defaultdict(deque)  # by scope, in the order of starting
+        for record in sorted(history, key=lambda record: record.seq):
+            self._unasked[scope_of(record.identity)].append(record)
         self.last_seq = max((record.seq for record in history), default=0)
         self._latest = {record.name: record.seq for record in sorted(history, key=lambda record: record.seq)}
         self._fresh = 0  # steps that were not recorded before
@@ -35,16 +37,14 @@ class Book:
             if identity in self._asked:
                 return
             self._asked.add(identity)
-            if identity in self._records:
-                self._open[scope_of(identity)] -= 1
-            else:
+            if identity not in self._records:
                 self._fresh += 1
 
     def find(self, identity: str) -> StepRecord | None:
         return self._records.get(identity)
 
     def has_unasked(self, scope: str) -> bool:
-        return self._open[scope] > 0
+        return self._first_unasked(scope) is not None
 
     def remember_seq(self, name: str, seq: int) -> None:
         with self._lock:
@@ -76,20 +76,27 @@ class Book:
             raise Diverged(f"{identity} was recorded with other arguments than the agent gives it now.")
 
     def check_expected(self, identity: str, *, scope: str, shared: bool) -> None:
-        """Raises: Diverged when a new step comes although recorded ones of its scope were not asked for yet.
+        """Raises: Diverged when steps of the scope that were recorded before this one were not asked for yet.
 
         Where several tasks name steps in one scope the order is their own affair and only `check_complete` holds.
         """
-        if identity in self._records or shared or not self.has_unasked(scope):
-            return
-        waiting = next(name for name in self._in_order() if scope_of(name) == scope and name not in self._asked)
-        raise Diverged(f"The agent asks for {identity}, but {waiting} was recorded at this place.")
+        skipped = None if shared else self._first_unasked(scope)
+        record = self._records.get(identity)
+        if skipped is not None and (record is None or skipped.seq < record.seq):
+            raise Diverged(f"The agent asks for {identity}, but {skipped.identity} was recorded at this place.")
 
     def check_complete(self, scope: str = "") -> None:
         """Raises: Diverged when code has ended without asking for all steps recorded below it."""
         for identity in self._in_order():
             if identity not in self._asked and _is_below(identity, scope) and not self._is_covered(identity):
                 raise Diverged(f"{identity} was recorded, but the agent ended without asking for it.")
+
+    def _first_unasked(self, scope: str) -> StepRecord | None:
+        with self._lock:
+            records = self._unasked.get(scope)
+            while records and records[0].identity in self._asked:
+                records.popleft()
+            return records[0] if records else None
 
     def _in_order(self) -> list[str]:
         return sorted(self._records, key=lambda identity: self._records[identity].seq)

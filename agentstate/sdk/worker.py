@@ -62,18 +62,19 @@ def serve_one(
     run_id: str = "",
     wait_s: float = 0.0,
     on_claimed: Callable[[Executor], None] | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> Driven | None:
     """Claim one run and drive it: for this module and for every other host. None: nothing was due.
 
     `options` are the executor's. Raises: what the service raises for the claim.
     """
-    asked_at = time.monotonic()
+    asked_at = monotonic()
     claim = store.claim(info, agents=hosted.specs, run_id=run_id, wait_s=wait_s)
     if claim is None:
         return None
-    asked_at = _renewed(store, claim, asked_at)
-    executor = Executor(store, claim, hosted.agents[claim.agent], asked_at=asked_at, **options)
+    asked_at = _renewed(store, claim, asked_at, monotonic)
+    executor = Executor(store, claim, hosted.agents[claim.agent], asked_at=asked_at, monotonic=monotonic, **options)
     if on_claimed is not None:
         on_claimed(executor)
     return executor.run()
@@ -190,11 +191,11 @@ class Child:
             self._executor.shut_down()
 
 
-def _renewed(store: RunStore, claim: Claim, asked_at: float) -> float:
+def _renewed(store: RunStore, claim: Claim, asked_at: float, monotonic: Callable[[], float]) -> float:
     """The lease began somewhere inside a long poll; asking again tells from when it may be trusted."""
-    if time.monotonic() - asked_at < claim.lease_s / RENEWALS_PER_LEASE:
+    if monotonic() - asked_at < claim.lease_s / RENEWALS_PER_LEASE:
         return asked_at
-    again_at = time.monotonic()
+    again_at = monotonic()
     try:
         store.renew(claim)
     except Fenced:

@@ -1,0 +1,135 @@
+"""Killed at every turn, before it is sent and after it is committed: nothing destructive is ever called twice."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from typing import Any, Literal
+
+import pytest
+
+import agentstate as st
+from agentstate.sdk.store import RunInfo
+from agentstate.testing import Crashing, Killed, MemoryStore, run_agent
+
+WORLD: list[tuple[str, str]] = []  # what the other side saw: (tool, key), in order
+REMEMBERED: dict[str, Any] = {}
+TURNS_MAX = 25
+When = Literal["before", "after"]
+
+
+@pytest.fixture(autouse=True)
+def clean_world() -> None:
+    clean()
+
+
+def clean() -> None:
+    WORLD.clear()
+    REMEMBERED.clear()
+
+
+@st.step
+def plan(n: int) -> list[int]:
+    WORLD.append(("plan", str(n)))
+    return list(range(n))
+
+
+@st.tool(effect="keyed", window="24h")
+def book(item: int, *, idempotency_key: str = "") -> str:
+    WORLD.append(("book", idempotency_key))
+    return str(REMEMBERED.setdefault(idempotency_key, f"booking {item}"))
+
+
+def seen(key: str) -> Any:
+    return st.Happened(REMEMBERED[key]) if key in REMEMBERED else st.NotHappened()
+
+
+@st.tool(effect="probed", probe=seen, settles_within=5)
+def send(text: str, *, idempotency_key: str = "") -> str:
+    WORLD.append(("send", idempotency_key))
+    REMEMBERED[idempotency_key] = f"sent {text}"
+    return f"sent {text}"
+
+
+@st.tool(effect="destructive")
+def delete(path: str) -> str:
+    WORLD.append(("delete", path))
+    return path
+
+
+@st.agent("mixed")
+def mixed(n: int) -> dict[str, Any]:
+    token = str(st.uuid())
+    items = plan(n)
+    booked = st.gather(*(functools.partial(book, item) for item in items))
+    sent = send(f"{len(booked)} for {len(token)}")
+    gone = delete("/tmp/x")
+    return {"booked": booked, "sent": sent, "gone": gone, "at": isinstance(st.now().isoformat(), str)}
+
+
+EXPECTED = {"booked": ["booking 0", "booking 1"], "sent": "sent 2 for 36", "gone": "/tmp/x", "at": True}
+
+
+def drive(store: Any, memory: MemoryStore, *, suspend_always: bool = False) -> RunInfo:
+    """To the end; a person answers for a call in doubt by looking at the other side's own book."""
+    info = run_agent(mixed, {"n": 2}, store=store, suspend_always=suspend_always)
+    while info.status == "in_doubt":
+        (row,) = [row for row in memory.steps(info.run_id) if row.status == "in_doubt"]
+        assert row.name == "delete"
+        memory.advance(3_600)
+        if ("delete", "/tmp/x") in WORLD:
+            memory.settle(info.run_id, row.identity, "happened", output="/tmp/x")
+        else:
+            memory.settle(info.run_id, row.identity, "not_happened")
+        info = run_agent(mixed, run_id=info.run_id, store=store, suspend_always=suspend_always)
+    return info
+
+
+def judge(info: RunInfo) -> None:
+    calls = Counter(WORLD)
+    assert (info.status, info.output) == ("succeeded", EXPECTED), info
+    assert calls["delete", "/tmp/x"] == 1
+    assert len({key for tool, key in WORLD if tool == "book"}) == 2
+    assert len([1 for tool, _ in WORLD if tool == "send"]) == len({key for tool, key in WORLD if tool == "send"}) == 1
+
+
+@pytest.mark.parametrize("suspend_always", [False, True], ids=["straight", "suspending"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_worker_killed_at_any_turn_repeats_nothing_destructive(when: When, suspend_always: bool) -> None:
+    for at in range(1, TURNS_MAX):
+        clean()
+        memory = MemoryStore()
+        store = Crashing(memory, at=at, when=when)
+        judge(drive(store, memory, suspend_always=suspend_always))
+        if store.turns < at:
+            break
+    else:
+        raise AssertionError(f"more than {TURNS_MAX} turns")
+    assert at > 6
+
+
+@pytest.mark.parametrize("victim", ["plan", "book", "send", "delete"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_worker_killed_around_the_call_itself(monkeypatch: pytest.MonkeyPatch, victim: str, moment: str) -> None:
+    class Dying(list[tuple[str, str]]):
+        armed = True
+
+        def append(self, line: tuple[str, str]) -> None:
+            if line[0] == victim and self.armed:
+                self.armed = False
+                if moment == "after":
+                    super().append(line)
+                    REMEMBERED.setdefault(
+                        line[1], "sent 2 for 36" if victim == "send" else f"booking {len(REMEMBERED)}"
+                    )
+                raise Killed
+            super().append(line)
+
+    monkeypatch.setitem(globals(), "WORLD", Dying())
+    memory = MemoryStore()
+    info = drive(memory, memory)
+    calls = Counter(WORLD)
+    assert info.status == "succeeded"
+    assert calls["delete", "/tmp/x"] == 1
+    assert len({key for tool, key in WORLD if tool == "book"}) == 2
+    assert len([1 for tool, _ in WORLD if tool == "send"]) == 1
