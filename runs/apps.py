@@ -8,3 +8,9 @@ from django.apps import AppConfig
 class RunsConfig(AppConfig):
     name = "runs"
     label = "runs"
+
+    def ready(self) -> None:
+        from checkpoints import compaction
+        from runs.engine import keeping
+
+        compaction.provide(keeping.facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -20,12 +21,17 @@ from runs.states import StepStatus
 
 def digest(tenant_id: UUID, done: list[tuple[KnownStep, StepFinish, bytes]]) -> bytes:
     """What the frame chain says of the steps that ended in its turn: a changed step row breaks the chain."""
-    if not done:
-        return b""
-    running = hashlib.sha256()
-    for known, _, output in sorted(done, key=lambda item: item[0].seq):
-        running.update(step_line(known.seq, known.identity, known.key, sealing.fingerprint(tenant_id, output)))
-    return running.digest()
+    ended = sorted(done, key=lambda item: item[0].seq)
+    return digest_of(
+        [
+            step_line(known.seq, known.identity, known.key, sealing.fingerprint(tenant_id, output))
+            for known, _, output in ended
+        ]
+    )
+
+
+def digest_of(lines: Sequence[bytes]) -> bytes:
+    return hashlib.sha256(b"".join(lines)).digest() if lines else b""
 
 
 def step_line(seq: int, identity: str, key: str | None, output_hash: bytes) -> bytes:

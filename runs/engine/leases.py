@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from agentstate.core.errors import Fenced
@@ -12,7 +12,7 @@ from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
 from agentstate.db import sql
-from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, Renewal
+from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, Renewal, StepRecord
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
@@ -27,6 +27,7 @@ from runs.states import RunStatus, StepStatus
 Mode = Literal["replay", "snapshot"]
 
 register("claim.committed", "the lease / loading the run")
+register("claim.read", "the run read, a takeover noted / its scratchpad in Redis")
 register("claim.loaded", "the run loaded / handing it to the executor")
 
 
@@ -61,10 +62,27 @@ def claim(
             _report_lost_effects(session)
         key = session.key
         given = sealing.open_run(key, tenant_id, run.id, "input", run.input)
+    hit("claim.read")
     entries = [*session.window, *scratchpad.unflushed(session)]
     scratchpad.rebuild(session)
     hit("claim.loaded")
-    claimed = Claim(
+    reason = "recovery" if takeover else run.wake_reason
+    claimed = claim_of(run, session, records, given=given, lease_s=lease_s, entries=entries, reason=reason)
+    return claimed, session
+
+
+def claim_of(
+    run: Run,
+    session: RunSession,
+    records: Sequence[StepRecord],
+    *,
+    given: Any,
+    lease_s: float,
+    entries: list[dict[str, Any]],
+    reason: str,
+) -> Claim:
+    """What an executor is told about a run."""
+    return Claim(
         run_id=public_id("run", run.id),
         agent=run.agent,
         fence=run.fence,
@@ -80,10 +98,9 @@ def claim(
         trace_id=run.trace_id,
         session=run.session_key,
         attempt=run.attempt,
-        reason="recovery" if takeover else run.wake_reason,
+        reason=reason,
         control=cast(Control | None, run.control or None),
     )
-    return claimed, session
 
 
 def renew(tenant_id: UUID, run_id: UUID, *, fence: int, lease_s: float) -> Renewal:

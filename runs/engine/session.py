@@ -13,13 +13,13 @@ from uuid import UUID
 
 from agentstate.core import canonical
 from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord, Turn, TurnReply
-from checkpoints import keys, reading
+from checkpoints import keys, reading, upcasting
+from checkpoints.reading import Expect
 from checkpoints.writing import FrameWriter
 from runs import sealing
 from runs.models import Run, Step
 from runs.states import StepStatus
 
-SCHEMA_VERSION = 1  # of the checkpoint document
 WINDOW_ENTRIES = 64  # scratchpad entries that ride in each frame; older ones stand in the trace
 
 
@@ -65,7 +65,12 @@ class RunSession:
 
     def document(self, *, state: Any, window: list[dict[str, Any]], pending: list[str]) -> dict[str, Any]:
         """The checkpoint: agent state, scratchpad window, identities of the calls under way."""
-        return {"schema_version": SCHEMA_VERSION, "state": state, "scratchpad": window, "pending": pending}
+        return {
+            "schema_version": self.writer.version,
+            "state": state,
+            "scratchpad": window,
+            "pending": pending,
+        }
 
     def pending(self) -> list[str]:
         return [known.identity for known in self.steps.values() if known.status == StepStatus.STARTED]
@@ -81,9 +86,10 @@ class RunSession:
 def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[StepRecord]]:
     """Rebuild the picture from Postgres. Asserts a tenant scope. Raises: Corrupt naming what does not verify."""
     key = keys.existing(run.id)
-    newest = reading.newest(run.tenant_id, run.id)
+    expect = Expect(agent=run.agent)
+    newest = reading.newest(run.tenant_id, run.id, expect)
     document = newest.doc if newest else {}
-    base = reading.load(run.tenant_id, run.id, run.generation_frame).doc if run.generation_frame else {}
+    base = reading.load(run.tenant_id, run.id, run.generation_frame, expect).doc if run.generation_frame else {}
     session = RunSession(
         tenant_id=run.tenant_id,
         run_id=run.id,
@@ -91,7 +97,7 @@ def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[Step
         lease_s=lease_s,
         agent=run.agent,
         key=key,
-        writer=FrameWriter(run.tenant_id, run.id, key, newest),
+        writer=FrameWriter(run.tenant_id, run.id, key, newest, schema_version=upcasting.current_version(run.agent)),
         generation=run.generation,
         step_seq=run.step_seq,
         state=document.get("state"),

@@ -17,6 +17,7 @@ from redis import RedisError
 
 from agentstate.core import canonical
 from agentstate.core.errors import Fenced, NotFound
+from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, parse_id, public_id
 from agentstate.db import wake
 from agentstate.sdk.store import (
@@ -43,6 +44,11 @@ from runs.engine.session import RunSession
 from runs.models import LateReply, Run, Step
 from runs.services import admission, clock, registry, timers, workers
 from runs.states import RunStatus
+
+register("claim.registered", "the worker's row / the lease")
+register("lease.renew", "anything / a longer lease")
+register("note.before", "anything / entries shown in Redis")
+register("late.before", "the lease lost / the reply kept as evidence")
 
 SESSIONS_MAX = 256  # claims that one process remembers; an older one is loaded again
 CANDIDATES = 8
@@ -148,6 +154,7 @@ class LocalStore:
 
     def renew(self, claim: Claim) -> Renewal:
         run_id = parse_id("run", claim.run_id)
+        hit("lease.renew")
         if self._presence is not None:
             return self._presence.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
         with self._database():
@@ -162,12 +169,14 @@ class LocalStore:
                 return turns.apply(self._session(claim), turn)
 
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
+        hit("note.before")
         with self._database():
             scratchpad.append(self._session(claim), entries)
         wake.publish(f"as:{self.tenant_id}:live:{parse_id('run', claim.run_id)}", "")
 
     def late(self, claim: Claim, finish: StepFinish) -> None:
         run_id = parse_id("run", claim.run_id)
+        hit("late.before")
         with self._database(), tenant_scope(self.tenant_id):
             step = Step.objects.filter(run_id=run_id, seq=finish.seq).first()
             if step is None or finish.outcome not in ("done", "failed", "refused", "unknown", "not_sent"):
@@ -201,6 +210,7 @@ class LocalStore:
         with tenant_scope(self.tenant_id):
             worker = workers.register(info, kind=self.kind, agents=sorted(agents), for_tenant=tenant)
             candidates = [parse_id("run", run_id)] if run_id else self._candidates(sorted(agents))
+        hit("claim.registered")
         for candidate in candidates:
             found = leases.claim(
                 candidate,

@@ -26,6 +26,7 @@ from runs.engine.session import WINDOW_ENTRIES, KnownStep, RunSession
 from runs.engine.starting import NewStep
 
 register("turn.before", "codec done / the turn's transaction")
+register("turn.blobs", "large values of the state stored / the turn that refers to them")
 register("turn.committed", "the turn's commit / its reply to the executor")
 register("turn.cold", "the hot part inside the transaction / the rest of it")
 register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
@@ -162,6 +163,7 @@ def _record(
         with tenant_scope(session.tenant_id):
             for blob in frame.blobs:
                 blobs.put(session.run_id, blob)
+        hit("turn.blobs")
     bodies[0], bodies[1], bodies[2] = frame.body, frame.sha, frame.chain
     message.update(
         frame=frame.n, base=frame.base_n, frame_kind=frame.kind, schema=frame.schema_version, plain=frame.plain_bytes

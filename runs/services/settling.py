@@ -8,6 +8,7 @@ from uuid import UUID
 from agentstate.audit import trail
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, Invalid
+from agentstate.core.failpoints import hit, register
 from agentstate.core.limits import REASON_CHARS_MAX
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
@@ -17,6 +18,8 @@ from runs import sealing
 from runs.models import Approval, ApprovalVote, Run, Step
 from runs.services import approvals, clock, four_eyes, proofs, status, waiting_times
 from runs.states import ApprovalStatus, RunStatus, StepStatus
+
+register("settle.settled", "the verdict / its hint")
 
 VERDICTS = {
     "happened": ApprovalStatus.APPROVED,
@@ -74,6 +77,7 @@ def settle(
         detail = {"seq": step.seq, "key": step.key, "verdict": verdict}
         trail.record(run, action=f"effect.{verdict}", actor=actor, reason=reason, detail=detail)
         _go_on(run, verdict, key=key, actor=actor, step=step)
+    hit("settle.settled")
     return approval
 
 

@@ -35,7 +35,13 @@ def move(run: Run, *, to: str, actor: Actor, changes: Mapping[str, Any] | None =
         reason=reason,
         action=f"run.{to}",
         set={"event_seq": F("event_seq") + 1, **(changes or {})},
-        detail={"waiting_for": (changes or {}).get("waiting_for", ""), "fence": run.fence},
+        # frame and chain anchor the frame chain in the audit chain: a tail of frames cannot go unnoticed.
+        detail={
+            "waiting_for": (changes or {}).get("waiting_for", ""),
+            "fence": run.fence,
+            "frame": run.frame_n,
+            "chain": bytes(run.chain).hex(),
+        },
     )
     add_event(run, "status", {"from": was, "to": to, "by": actor.kind, "waiting_for": run.waiting_for})
     if to in RUN_OVER:

@@ -15,6 +15,7 @@ import structlog
 from django.db import transaction
 
 from agentstate.core.errors import DomainError
+from agentstate.core.failpoints import hit, register
 from agentstate.db import sql, wake
 from agentstate.tenants import actors
 from agentstate.tenants.models import Tenant
@@ -23,6 +24,11 @@ from runs.models import AdmissionKey, StatusCount, Worker
 from runs.services import approvals, clock, timers, workers
 
 log = structlog.get_logger(__name__)
+register("sweep.fired", "a timer's run queued / whatever is due next")
+register("sweep.hinted", "the mark that keeps other hints back / the hint itself")
+register("sweep.expired", "a question closed / the next one")
+register("sweep.marked", "a worker marked dead / the hint that its runs are free")
+
 BATCH = 500
 # How long one hint about a run keeps others back (milliseconds). A queued run may wait for a free worker: rarely.
 HINT_MS = {"queued": 15_000, "lapsed": 1_000, "dead": 500}
@@ -35,7 +41,9 @@ def look(agents: Iterable[str] | None = None, *, limit: int = BATCH) -> int:
     for tenant_id, run_id, why, fence in found:
         if why == "timer":
             _fire(tenant_id, run_id)
+            hit("sweep.fired")
         elif _first_hint(run_id, why, fence):
+            hit("sweep.hinted")
             wake.publish(f"as:{tenant_id}:wake", str(run_id))
             wake.send("runs.drive", str(tenant_id), str(run_id), queue="drive")
     return len(found)
@@ -45,6 +53,7 @@ def expire_questions(*, limit: int = BATCH) -> int:
     found = sql.rows("SELECT tenant_id, approval_id FROM runs_expired(%s)", [limit])
     for tenant_id, approval_id in found:
         _guarded(tenant_id, approval_id, approvals.expire)
+        hit("sweep.expired")
     return len(found)
 
 
@@ -66,6 +75,7 @@ def notice_dead(missed: set[UUID]) -> set[UUID]:
         if proof:
             if workers.mark_dead(worker.id, proof=proof):
                 log.info("worker.dead", worker=worker.name, proof=proof)
+                hit("sweep.marked")
         elif worker.dead_at is None and worker.id in missed:
             workers.mark_unreachable(worker.id)
             log.warning("worker.unreachable", worker=worker.name)
