@@ -6,6 +6,11 @@ from django.urls import include, path
 
 from agentstate.affairs import probes
 
+handler400 = "agentstate.http.refusals.bad_request"
+handler403 = "agentstate.http.refusals.forbidden"
+handler404 = "agentstate.http.refusals.not_found"
+handler500 = "agentstate.http.refusals.server_error"
+
 urlpatterns = [
     path("livez", probes.live, name="livez"),
     path("readyz", probes.ready, name="readyz"),
