@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentstate.dev.testing import django_db_setup
+from tests.serving import server
 
 if TYPE_CHECKING:
     from agentstate.tenants.actors import Actor
     from agentstate.tenants.models import Tenant, User
 
-__all__ = ["django_db_setup"]
+__all__ = ["django_db_setup", "server"]
 
 
 @pytest.fixture

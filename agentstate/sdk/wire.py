@@ -27,6 +27,9 @@ AnyType = TypeVar("AnyType")
 Reader = Callable[[Any, bool], Any]  # (JSON value, strict) -> Python value
 Writer = Callable[[Any], Any]
 
+# A date inside a value of the agent's would become text here, and be refused by the local store.
+_PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
 # orjson reads an integer that does not fit into 64 bits as a float; nineteen digits are where that can begin.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
@@ -70,7 +73,7 @@ def dumps(value: Any) -> bytes:
     """A request's body. Raises: Invalid, naming the place of a value that JSON cannot carry."""
     plain = encode(value)
     try:
-        body = orjson.dumps(plain)
+        body = orjson.dumps(plain, option=_PLAIN_ONLY)
     except TypeError as error:
         canonical.check(plain, where="")
         raise Invalid(f"This cannot be sent as JSON: {error}.") from None
@@ -324,6 +327,8 @@ def _default(each: Any) -> Any:
 def _field_writer(kind: Any) -> Writer | None:
     """None: orjson takes the value as it is."""
     choices = [each for each in get_args(kind) if each is not NoneType]
+    if datetime in (kind, *choices):
+        return lambda value: value.isoformat()
     if get_origin(kind) in (Union, UnionType) and len(choices) > 1:
         return lambda value: {type(value).__name__.lower(): encode(value)}
     return None if kind is Any or kind in _SCALARS or get_origin(kind) is Literal else encode
