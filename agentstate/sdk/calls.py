@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from agentstate.core import canonical
 from agentstate.core.errors import DomainError
 from agentstate.sdk import context, values
 from agentstate.sdk.flights import Flight
@@ -54,8 +55,8 @@ def probe(executor: Executor, call: Call, begun: Begun) -> Any:
     """Happened, NotHappened or Unknown. A probe that raises, or says anything else, knows nothing."""
     executor.trust.check()
     ends_at = executor.monotonic() + PROBE_TIMEOUT_S
-    on_timeout = StepFinish(begun.seq, "unknown", source="probe")
-    flight = executor.flights.enter(Flight(call.step.name, on_timeout, ends_at))
+    unknown = StepFinish(begun.seq, "unknown", source="probe")
+    flight = executor.flights.enter(Flight(call.step.name, lambda: unknown, ends_at))
     executor.heartbeat.look_by(ends_at)
     try:
         answer = _ask_probe(call, begun.key)
@@ -84,6 +85,7 @@ class Attempt:
         self._frame = self._new_frame()
         self._outcome: Outcome = "done"
         self._output: Any = None
+        self._raw = b""  # the same as bytes: what the agent gets shares nothing with what is recorded
         self._failure: Failure | None = None
         self._change: Change = {}
         self._missed = False  # the moment in which it could be sent had passed
@@ -94,7 +96,7 @@ class Attempt:
         self._began_at = executor.monotonic()
         grace_s = ASYNC_GRACE_S if self._step.is_async else 0.0
         ends_at = None if limit_s is None else self._began_at + limit_s + grace_s
-        flight = Flight(self._step.name, self._timeout_finish(), ends_at)
+        flight = Flight(self._step.name, self._timeout_finish, ends_at)
         self._flight = self._frame.flight = executor.flights.enter(flight)
         if self._outer is not None and self._outer.flight is not None:
             self._outer.flight.waits_below = True
@@ -131,7 +133,8 @@ class Attempt:
             result.close()
             raise TypeError(f"{self._step.name} returned a coroutine; declare it with async def.")
         try:
-            self._output = values.settled(result, where="/output")
+            self._raw = values.encode(result, where="/output")
+            self._output = canonical.loads(self._raw)
             self._change = self._frame.view.change()
         except DomainError as error:
             if not self._step.has_effect:
@@ -147,7 +150,7 @@ class Attempt:
         if self._over is not None:
             self._executor.halt(self._over)
             raise self._over
-        output = values.settled(self._output) if self._outcome == "done" else None
+        output = canonical.loads(self._raw) if self._outcome == "done" else None
         return Ending(self._outcome, output, self._failure, self._retry_in_s())
 
     def _new_frame(self) -> context.Frame:

@@ -281,7 +281,7 @@ class Executor:
     def _abandon(self, flight: Flight) -> None:
         """Record what is known about a call that took too long; then this process must end."""
         self._is_stuck = self.heartbeat.is_hurried = True
-        self.deferred.add_finish(flight.on_timeout)
+        self.deferred.add_finish(flight.on_timeout())
         with contextlib.suppress(RunInterrupted, DomainError):  # fenced: who has the run now judges it by its class
             self.turns.flush()
 

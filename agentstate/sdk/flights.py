@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentstate.sdk.store import StepFinish
@@ -11,7 +12,7 @@ from agentstate.sdk.store import StepFinish
 @dataclass(slots=True, eq=False)
 class Flight:
     name: str
-    on_timeout: StepFinish  # what to record when it takes too long
+    on_timeout: Callable[[], StepFinish]  # what to record when it takes too long
     ends_at: float | None  # monotonic
     waits_below: bool = False  # a step that called other steps: it cannot be over before they are
     abandoned: bool = False

@@ -40,7 +40,10 @@ def plain(value: Any, *, where: str = "") -> Any:
 
 def encode(value: Any, *, where: str = "") -> bytes:
     """Canonical JSON of a value. Raises: Invalid, TooLarge."""
-    raw = canonical.dumps(plain(value, where=where), where=where)
+    try:
+        raw = canonical.dumps(value, where=where)  # plain JSON already, as most values are
+    except Invalid:
+        raw = canonical.dumps(plain(value, where=where), where=where)
     if len(raw) > PAYLOAD_BYTES_MAX:
         raise TooLarge(
             f"{where or 'The value'} is {len(raw):,} bytes as JSON; at most {PAYLOAD_BYTES_MAX:,} are kept. "
