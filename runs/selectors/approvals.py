@@ -35,8 +35,10 @@ select status, count(*) from (select status from runs_approval
 """
 
 STEP_FACTS = """
-select s.name, s.effect, s.key, s.status, s.attempt, s.sent, s.window_s, s.settles_within_s, s.has_probe,
-  t.lookup_url, t.note, t.schema::text, r.started_by_kind, r.started_by_name, r.status, coalesce(v.version, ''),
+select coalesce(s.name, ''), coalesce(s.effect, ''), coalesce(s.key, ''), coalesce(s.status, ''),
+  coalesce(s.attempt, 0), coalesce(s.sent, 0), s.window_s, s.settles_within_s, coalesce(s.has_probe, false),
+  coalesce(t.lookup_url, ''), coalesce(t.note, ''), r.started_by_kind,
+  r.started_by_name, r.status, coalesce(v.version, ''),
   r.external_id, r.started_by_id, r.step_seq
 from runs_run r left join runs_step s on s.run_id = r.id and s.seq = %s
   left join runs_tool t on t.agent = r.agent and t.name = %s
@@ -113,7 +115,6 @@ class StepFacts:
     has_probe: bool
     lookup_url: str
     note: str
-    schema: str
     started_by_kind: str
     started_by: str
     run_status: str
@@ -193,20 +194,16 @@ def _open(row: tuple[Any, ...], key: bytes | None) -> ApprovalRow:
         decision = sealing.open_approval(key, current_tenant(), row[0], "decision", row[11])
     except Corrupt as problem:
         corrupt = problem.message
-    return ApprovalRow(*row[:10], proposal or {}, decision or {}, *row[12:], corrupt)
+    columns: list[Any] = [*row[:10], proposal or {}, decision or {}, *row[12:], corrupt]
+    return ApprovalRow(*columns)
 
 
 def facts(approval: ApprovalRow) -> StepFacts:
     found = sql.row(STEP_FACTS, [approval.step_seq, approval.tool, approval.run_id])
     if found is None:
         raise NotFound("The run of this question is gone.")
-    texts, numbers = {0, 1, 2, 3, 9, 10, 11}, {4, 5}
-    return StepFacts(
-        *(
-            "" if value is None and place in texts else value or 0 if place in numbers else value
-            for place, value in enumerate(found)
-        )
-    )
+    columns: list[Any] = list(found)
+    return StepFacts(*columns)
 
 
 def alike(approval: ApprovalRow) -> Alike:

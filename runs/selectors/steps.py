@@ -30,6 +30,7 @@ KINDS = {
     "value": "Recorded values",
 }
 
+ROW_COLUMNS = 23
 ROW = """s.seq, s.parent_seq, s.identity, s.name, s.kind, s.effect, s.status, s.outcome, s.attempt, s.sent, s.source,
   s.error_type, s.model, s.tokens_in + s.tokens_out, s.cost, s.started_at, s.first_called_at, s.due_at, s.ended_at,
   s.fence, coalesce(s.key, ''), case when s.attempt > 1 then (select json_agg(json_build_array(a.attempt,
@@ -252,7 +253,8 @@ def row_of(row: tuple[Any, ...]) -> StepRow:
         Try(number, _at(start) or now(), _at(end), status, outcome)
         for number, start, end, status, outcome in orjson.loads(earlier or "[]")
     ]
-    return StepRow(*plain, tries, asked_at)
+    columns: list[Any] = [*plain, tries, asked_at]
+    return StepRow(*columns)
 
 
 def depths(rows: list[StepRow]) -> dict[int, int]:
@@ -264,35 +266,28 @@ def depths(rows: list[StepRow]) -> dict[int, int]:
 
 
 def detail(run_id: UUID, seq: int) -> StepDetail:
-    """Everything about one step, bodies opened. Raises: NotFound."""
+    """Everything about one step, bodies opened; a body that does not verify is said in `corrupt`. Raises: NotFound."""
     found = sql.row(DETAIL, [run_id, seq])
     if found is None:
         raise NotFound("This run has no such step.")
-    row = row_of(found[:23])
-    (generation, retry, edit, authorised, payload_hash, *sealed) = found[23:31]
-    key = keys.existing(run_id)
-    opened = _open(run_id, key, row, generation, sealed)
-    before, after = orjson.loads(found[39])
-    tool = orjson.loads(found[40] or "{}")
-    return StepDetail(
-        row,
-        generation,
-        retry,
-        edit,
-        authorised,
-        payload_hash,
-        *opened[:3],
-        *found[31:39],
-        before or "",
-        after or "",
-        tool.get("lookup_url", ""),
-        tool.get("note", ""),
-        tool.get("risk", ""),
-        opened[3],
-        attempts(run_id, row, generation, key) if row.attempt > 1 else [],
-        late(run_id, row.seq, key) if found[41] else [],
-        *found[42:],
-    )
+    row = row_of(found[:ROW_COLUMNS])
+    plain, sealed, facts = found[ROW_COLUMNS:28], list(found[28:31]), found[31:39]
+    names, tool = orjson.loads(found[39]), orjson.loads(found[40] or "{}")
+    key, corrupt = _key(run_id)
+    opened = _open(run_id, key, row, plain[0], sealed) if key else (None, None, None, corrupt)
+    columns: list[Any] = [row, *plain, *opened[:3], *facts, names[0] or "", names[1] or ""]
+    columns += [tool.get("lookup_url", ""), tool.get("note", ""), tool.get("risk", ""), opened[3]]
+    columns.append(attempts(run_id, row, plain[0], key) if key and row.attempt > 1 else [])
+    columns.append(late(run_id, row.seq, key) if key and found[41] else [])
+    return StepDetail(*columns, *found[42:])
+
+
+def _key(run_id: UUID) -> tuple[bytes, str]:
+    """The run's key, or why there is none: a page of an erased run still shows what is not sealed."""
+    try:
+        return keys.existing(run_id), ""
+    except Corrupt as problem:
+        return b"", problem.message
 
 
 def _open(

@@ -115,7 +115,7 @@ def axis(pieces: Iterable[Piece]) -> Axis | None:
         for piece in found
         if piece.tone not in ("waited", "grp")
     )
-    merged = _merge([(0.0, 0.0), *working, ((finish - start).total_seconds(),) * 2])  # type: ignore[list-item]
+    merged = _merge([(0.0, 0.0), *working, ((finish - start).total_seconds(),) * 2])
     return Axis(merged, start=start)
 
 

@@ -126,7 +126,7 @@ def _decide(request: TenantRequest, public: str) -> HttpResponse:
 def _read(request: TenantRequest, found: ApprovalRow) -> tuple[Form, str]:
     posted = request.POST
     value = ABSENT if found.kind == "ask" and found.args is None else found.args
-    reading = schema_form.read(found.schema, value, posted)  # type: ignore[arg-type]  # QueryDict gives str here
+    reading = schema_form.read(found.schema, value, posted)
     form = Form(
         reading,
         token=posted.get("client_token", "")[:64],

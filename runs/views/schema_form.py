@@ -97,7 +97,6 @@ def read(schema: Mapping[str, Any], value: Any, posted: Mapping[str, str]) -> Re
 
 
 def _fields(schema: dict[str, Any], value: Any, path: Path, *, required: bool, depth: int) -> Iterator[Field]:
-    schema = schema if isinstance(schema, dict) else {}
     parts = schema.get("properties")
     if isinstance(parts, dict) and parts and depth < DEPTH_MAX and (value is ABSENT or isinstance(value, dict)):
         needed = schema.get("required") or []
@@ -105,12 +104,18 @@ def _fields(schema: dict[str, Any], value: Any, path: Path, *, required: bool, d
         ahead = [name for name in needed if name in parts]  # a stored schema has lost the order of its properties
         for name in [*ahead, *(name for name in parts if name not in ahead), *rest]:
             part = value.get(name, ABSENT) if isinstance(value, dict) else ABSENT
-            yield from _fields(parts.get(name, {}), part, (*path, name), required=name in needed, depth=depth + 1)
+            yield from _fields(
+                _schema_of(parts.get(name)), part, (*path, name), required=name in needed, depth=depth + 1
+            )
     elif isinstance(value, dict) and value and "properties" not in schema and depth < DEPTH_MAX:
         for name, part in value.items():
             yield from _fields({}, part, (*path, name), required=True, depth=depth + 1)
     else:
         yield _leaf(schema, value, path, required=required)
+
+
+def _schema_of(part: Any) -> dict[str, Any]:
+    return part if isinstance(part, dict) else {}  # true and false are schemas too
 
 
 def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> Field:
@@ -252,7 +257,7 @@ def _validated(schema: Mapping[str, Any], value: Any, shown: list[Field]) -> lis
     """The schema's own refusals, each beside the field it is about (the first field when it is about none)."""
     if not schema:
         return shown
-    found = {}
+    found: dict[str, str] = {}
     for problem in list(jsonschema.Draft202012Validator(schema).iter_errors(value))[:20]:
         pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in problem.absolute_path)
         if problem.validator == "required":

@@ -72,7 +72,7 @@ def _start(request: TenantRequest, agent: str) -> HttpResponse:
     require(request.actor, "runs.start")
     with tenant_scope(request.tenant.id):
         detail = selector.find(agent)
-    reading = schema_form.read(_schema(detail), ABSENT, request.POST)  # type: ignore[arg-type]  # gives str
+    reading = schema_form.read(_schema(detail), ABSENT, request.POST)
     token = request.POST.get("client_token", "")[:64]
     form = Form(reading, token, request.POST.get("external_id", "").strip(), request.POST.get("tags", ""))
     if reading.errors:

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from typing import Protocol
+
+
+class Answer(Protocol):
+    @property
+    def content(self) -> bytes: ...
+
+
+def text(answer: Answer) -> str:
+    return answer.content.decode()
 
 
 class _Reader(HTMLParser):

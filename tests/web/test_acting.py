@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from django.test import Client
@@ -11,17 +10,10 @@ from django.test import Client
 from agentstate.core.ids import parse_id
 from agentstate.tenants.scope import tenant_scope
 from runs.models import Run, Step, Stop
-from tests.web.forms import form
+from tests.web.forms import form, text
 from tests.web.world import World
 
-if TYPE_CHECKING:
-    from django.http import HttpResponse
-
 pytestmark = pytest.mark.django_db
-
-
-def text(answer: HttpResponse) -> str:
-    return answer.content.decode()
 
 
 def run_of(world: World, run: str) -> Run:

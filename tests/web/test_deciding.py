@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from django.test import Client
 
-from agentstate.core.ids import parse_id
 from agentstate.tenants.scope import tenant_scope
 from runs.selectors import approvals
-from tests.web.forms import form
+from tests.web.forms import form, text
 from tests.web.world import ARGS, World
 
 if TYPE_CHECKING:
-    from django.http import HttpResponse
-
     from runs.selectors.approvals import ApprovalRow
 
 pytestmark = pytest.mark.django_db
@@ -28,10 +25,6 @@ def opened(client: Client, address: str) -> dict[str, str]:
 def stored(world: World, approval: str) -> ApprovalRow:
     with tenant_scope(world.store.tenant_id):
         return approvals.find(approval)
-
-
-def text(answer: HttpResponse) -> str:
-    return answer.content.decode()
 
 
 def test_approving_unchanged_needs_the_amount_typed_when_the_risk_is_high(
@@ -221,4 +214,3 @@ def test_the_loser_is_told_over_htmx_too_in_the_same_part_of_the_page(
     lost = bob_client.post(address, {**bobs, "decision": "approve", "typed": "180.5"}, headers={"HX-Request": "true"})
     assert lost.status_code == 409
     assert text(lost).lstrip().startswith('<div id="approval-form">') and "<html" not in text(lost)
-    assert parse_id("apr", approval)
