@@ -78,7 +78,7 @@ def _waiting(step: Step, facts: Facts) -> Ruling:
 def _failed(step: Step, start: StepStart, facts: Facts) -> Ruling:
     if step.outcome == "resumed":  # a person resumed the run that failed here
         return Ruling("retry")
-    if start.attempt != step.attempt + 1 or step.outcome == "refused":
+    if start.attempt != step.attempt + 1 or step.outcome in ("refused", "unknown"):
         return Ruling("failed")
     if step.due_at is not None and step.due_at > facts.now:
         return Ruling("wait", (step.due_at - facts.now).total_seconds())

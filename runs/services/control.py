@@ -162,9 +162,19 @@ def _check_session_free(run: Run) -> None:
 
 def _take_back_failure(run: Run) -> None:
     """The step at which the run failed is asked for anew; failures that the agent handled stay as they were told."""
-    if run.error_step is not None:
-        failed = Step.objects.filter(run_id=run.id, seq=run.error_step, status=StepStatus.FAILED)
-        failed.update(outcome="resumed", due_at=None)
+    if run.error_step is None:
+        return
+    failed = Step.objects.select_for_update().get(run_id=run.id, seq=run.error_step)
+    if failed.status != StepStatus.FAILED:
+        return
+    if failed.outcome == "unknown":
+        raise Conflict(
+            f"Step {failed.seq} {failed.name} was given up while it was in doubt: it may have happened, so it is not "
+            "called again here. Start a new run once you know.",
+            step=failed.seq,
+        )
+    failed.outcome, failed.due_at = "resumed", None
+    failed.save(update_fields=["outcome", "due_at"])
 
 
 def _check_reason(reason: str) -> None:

@@ -115,12 +115,9 @@ def _did_not_happen(run: Run, step: Step, *, key: bytes, output: Any, evidence: 
 
 
 def _give_up(run: Run, step: Step, *, key: bytes, output: Any, evidence: str) -> None:
-    step.status, step.outcome, step.source, step.ended_at = (
-        StepStatus.FAILED,
-        "refused",
-        "operator",
-        clock.database_now(),
-    )
+    """The outcome stays unknown: the call may have happened, so no resume may make another."""
+    step.status, step.source, step.ended_at = StepStatus.FAILED, "operator", clock.database_now()
+    step.outcome = "unknown"
     step.save(update_fields=["status", "outcome", "source", "ended_at"])
 
 

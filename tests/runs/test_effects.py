@@ -9,7 +9,7 @@ from agentstate.sdk.store import Failure, Park, StepFinish, StepStart, Turn
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from runs.models import Approval, LateReply, StepAttempt
-from runs.services import settling
+from runs.services import control, settling
 from tests.runs.conftest import Desk
 
 LOST = Failure("ReadTimeout", "no answer")
@@ -199,6 +199,14 @@ def test_giving_up_fails_the_run_and_sends_nothing(desk: Desk, bob: Actor) -> No
     settle(desk, bob, "give_up")
     assert desk.run(claim).status == "failed"  # type: ignore[arg-type]
     assert desk.step(claim).status == "failed"  # type: ignore[arg-type]
+
+
+def test_a_step_given_up_in_doubt_is_never_called_by_a_resume(desk: Desk, alice: Actor, bob: Actor) -> None:
+    claim, _ = doubtful(desk)
+    settle(desk, bob, "give_up")
+    with pytest.raises(Conflict, match="may have happened"):
+        control.resume(desk.run(claim).id, actor=alice, reason="again")  # type: ignore[arg-type]
+    assert desk.run(claim).status == "failed"  # type: ignore[arg-type]
 
 
 def test_settling_needs_the_right_a_reason_and_the_proposal_that_was_seen(
