@@ -83,7 +83,8 @@ def _pytest(arguments: Sequence[str]) -> int:
     """In a child that dies with us, so that not even kill -9 leaves servers behind."""
     command = [*PYTHON, "pytest", *(arguments or ["-q"])]
     with subprocess.Popen(command, cwd=CHECKOUT, preexec_fn=dying_with_parent(signal.SIGTERM)) as child:
-        return child.wait()
+        code = child.wait()
+    return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it
 
 
 def _offline_environment() -> dict[str, str]:

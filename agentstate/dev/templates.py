@@ -29,26 +29,25 @@ KEPT_TEMPLATES = 3
 
 def copy_into(root: Path, *, durable: bool = False) -> Postgres:
     """A stopped, migrated cluster under `root`. Raises: CannotStart with the migration's error."""
-    template = _template()
+    folder = CHECKOUT / ".state" / "templates"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(template, root / "postgres", copy_function=shutil.copyfile, dirs_exist_ok=False)
+    with _locked(folder / "lock"):  # while we copy, nobody removes what we copy from
+        shutil.copytree(_template(folder), root / "postgres", copy_function=shutil.copyfile)
     (root / "postgres").chmod(0o700)
     return Postgres(root, durable=durable)
 
 
-def _template() -> Path:
-    folder = CHECKOUT / ".state" / "templates"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _template(folder: Path) -> Path:
     ready = folder / digest() / "postgres"
-    with _locked(folder / "lock"):
-        if not ready.exists():
-            unfinished = folder / "new"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _build(unfinished)
-            shutil.rmtree(ready.parent, ignore_errors=True)
-            unfinished.rename(ready.parent)
-        os.utime(ready.parent)
-        _remove_old(folder)
+    if not ready.exists():
+        unfinished = folder / "new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _build(unfinished)
+        shutil.rmtree(ready.parent, ignore_errors=True)
+        unfinished.rename(ready.parent)
+    os.utime(ready.parent)
+    _remove_old(folder)
     return ready
 
 

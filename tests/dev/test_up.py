@@ -163,7 +163,8 @@ def until(holds: Callable[[], bool], *, timeout_s: float = 20) -> None:
 
 def alive(pid: int) -> bool:
     """A zombie that nobody reaps is not alive."""
-    return bool(status(pid)) and status(pid)[0] != "Z"
+    fields = status(pid)
+    return bool(fields) and fields[0] != "Z"
 
 
 def descendants(pid: int) -> dict[int, str]:
