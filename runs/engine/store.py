@@ -11,12 +11,12 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Q
 from redis import RedisError
 
 from agentstate.core import canonical
-from agentstate.core.errors import Fenced, NotFound
+from agentstate.core.errors import Fenced, NotFound, Unavailable
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, parse_id, public_id
 from agentstate.db import wake
@@ -273,6 +273,16 @@ class LocalStore:
 
     @contextmanager
     def _database(self) -> Iterator[None]:
+        """Our connection for this thread. Raises: Unavailable when the server is gone; the next use connects anew."""
+        with self._borrowed():
+            try:
+                yield
+            except (OperationalError, InterfaceError) as error:
+                connections["default"].close_if_unusable_or_obsolete()
+                raise Unavailable("The database does not answer; nothing is known of this request.") from error
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[None]:
         if self._connection is None:
             yield
             return

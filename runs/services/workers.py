@@ -91,10 +91,9 @@ def mark_unreachable(worker_id: UUID) -> None:
 
 def proof_of_death(worker: Worker) -> str:
     """Words of proof when the process of a worker on this host is gone; empty when it lives or nobody here can tell."""
-    if worker.host != socket.gethostname() or not worker.boot_id:
+    # Another boot or pid namespace may be another machine of the same name: its processes cannot be seen from here.
+    if worker.host != socket.gethostname() or not worker.boot_id or worker.boot_id != boot_id():
         return ""
-    if worker.boot_id != boot_id():
-        return "its host has started anew since"
     started = pid_start(worker.pid)
     if started == 0:
         return f"no process {worker.pid} on its host"
@@ -105,8 +104,10 @@ def proof_of_death(worker: Worker) -> str:
 
 @cache
 def boot_id() -> str:
+    """Names the kernel's run and the pid namespace in which pids mean something; empty where there is no /proc."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace}"[:64]
     except OSError:
         return ""
 
