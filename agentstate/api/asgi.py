@@ -8,7 +8,7 @@ waiting.in_database, and nothing is left to close. The views are the same: under
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from agentstate.api import errors
 from agentstate.http.middleware import RequestId, SecurityHeaders
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 PREFIX = "/api/"
 
 
@@ -32,25 +33,28 @@ class ApiHandler(ASGIHandler):
 
     def load_middleware(self, is_async: bool = False) -> None:
         assert is_async
-        self._view_middleware, self._template_response_middleware, self._exception_middleware = [], [], []
-        chain = convert_exception_to_response(self._get_response_async)
+        self._view_middleware: list[Any] = []
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        chain: Any = convert_exception_to_response(self._get_response_async)  # type: ignore[attr-defined]
         for middleware in (SecurityHeaders, RequestId):  # the last is the outermost
             chain = convert_exception_to_response(middleware(chain))
-        self._middleware_chain = chain
+        self._chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = chain
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
         if body is None:
             return
         set_script_prefix(get_script_prefix(scope))
         request, refusal = self.create_request(scope, BytesIO(body))
         if request is None:
+            assert refusal is not None
             await self.send_response(refusal, send)
             return
         await _while_connected(self._answer(request, send), receive)
 
     async def _answer(self, request: HttpRequest, send: Send) -> None:
-        await self.send_response(await self._middleware_chain(request), send)
+        await self.send_response(await self._chain(request), send)
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -5,7 +5,7 @@ Values are read and checked by agentstate.sdk.wire, which both sides share; noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -109,9 +109,9 @@ def _attribute(name: str) -> str:
 
 def _kind(hint: Any, suffix: str) -> Any:
     arguments = get_args(hint)
-    if is_dataclass(hint):  # the name below is for mypy, which otherwise narrows it
-        known: Any = hint
-        return mirror(known) if suffix == "In" else mirror_out(hint)
+    if is_dataclass(hint):
+        derive: Callable[[Any], Any] = mirror if suffix == "In" else mirror_out
+        return derive(hint)
     if get_origin(hint) is Literal or not arguments:
         return hint
     if get_origin(hint) is Sequence:

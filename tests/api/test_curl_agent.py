@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from agentstate.sdk.store import Claim
 from tests.api.conftest import Caller
 
-# docs/API.md shows the same script; a test there holds them together.
 SCRIPT = Path(__file__).with_name("agent.sh")
+ROOT = SCRIPT.parents[2]
 TIMEOUT_S = 60
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("jq")), reason="the shell agent needs curl and jq, which are not here"
+)
 
 
 def start(api: Caller, ledger: Path, run: str) -> subprocess.Popen[str]:
@@ -79,3 +85,7 @@ def test_started_again_in_the_middle_of_the_call_it_does_not_call_again(
     assert "in doubt" in ended(again) and again.returncode == 3
     assert len((tmp_path / "ledger").read_text().splitlines()) == 1
     assert api.store().get(run).status == "in_doubt"
+
+
+def test_the_documentation_shows_this_very_script() -> None:
+    assert SCRIPT.read_text() in (ROOT / "docs" / "API.md").read_text()

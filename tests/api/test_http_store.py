@@ -38,7 +38,7 @@ class Line:
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds it would have slept."""
     slept: list[float] = []
-    monkeypatch.setattr(http.time, "sleep", slept.append)
+    monkeypatch.setattr("agentstate.sdk.http.time.sleep", slept.append)
     return slept
 
 

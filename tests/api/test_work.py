@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,8 @@ def test_an_old_fence_is_refused_everywhere_and_writes_nothing(claimed: tuple[Ca
     api, claim = claimed
     run = f"/runs/{claim.run_id}"
     old = {"Run-Fence": str(claim.fence - 1)}
-    calls = [("PUT", f"{run}/lease", None), ("POST", f"{run}/turn", {"start": [{"identity": "a#1", "name": "a"}]})]
+    start = {"start": [{"identity": "a#1", "name": "a"}]}
+    calls: list[tuple[str, str, Any]] = [("PUT", f"{run}/lease", None), ("POST", f"{run}/turn", start)]
     calls += [("POST", f"{run}/steps", STEP), ("POST", f"{run}/complete", {}), ("POST", f"{run}/fail", {})]
     calls += [("PUT", f"{run}/steps/1", {"output": 1}), ("POST", f"{run}/scratchpad", {"entries": [note(1)]})]
     for method, path, body in calls:
@@ -149,8 +151,8 @@ def test_entries_are_shown_at_once_and_durable_when_asked(claimed: tuple[Caller,
     assert texts == ["entry 1"]
 
 
-def events(api: Caller, claim: Claim) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = api("GET", f"/runs/{claim.run_id}/events").json()["events"]
+def events(api: Caller, claim: Claim) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api("GET", f"/runs/{claim.run_id}/events").json()["events"]
     return found
 
 
