@@ -14,6 +14,7 @@ from agentstate.dev.plan import Plan
 
 NAME = "agentstate.prepared"  # in the cluster's own folder, so that it goes when the cluster goes
 SEED = Path(__file__).with_name("seed.py")
+_APPLIED = "select count(*), max(applied)::text from django_migrations"  # somebody may have migrated by hand
 _KEY_WORKS = "select revoked_at is null from agentstate_resolve_key(%s)"
 
 
@@ -23,24 +24,26 @@ def read(made: Plan) -> dict[str, Any] | None:
         return None
     try:
         written: dict[str, Any] = json.loads((made.postgres.folder / NAME).read_text())
-        works = _key_works(made, written["demo"]["api_key"])
+        token = hashlib.sha256(written["demo"]["api_key"].encode()).digest()
+        works = _first_row(made.environment["DATABASE_URL"], _KEY_WORKS, token) == [True]
+        same = works and written["mark"] == _mark(made)
     except (OSError, ValueError, KeyError, psycopg.Error):
         return None
-    return written["demo"] if works and written["digest"] == _digest() else None
+    return written["demo"] if same else None
 
 
 def write(made: Plan, demo: dict[str, Any]) -> None:
     if made.postgres:
         path = made.postgres.folder / NAME
-        path.write_text(json.dumps({"digest": _digest(), "demo": demo}))
-        path.chmod(0o600)
+        path.touch(0o600)
+        path.write_text(json.dumps({"mark": _mark(made), "demo": demo}))
 
 
-def _digest() -> str:
-    return templates.digest() + hashlib.sha256(SEED.read_bytes()).hexdigest()
+def _mark(made: Plan) -> list[Any]:
+    seed = hashlib.sha256(SEED.read_bytes()).hexdigest()
+    return [templates.digest(), seed, *_first_row(made.owner_url, _APPLIED)]
 
 
-def _key_works(made: Plan, token: str) -> bool:
-    with psycopg.connect(made.environment["DATABASE_URL"]) as connection:
-        found = connection.execute(_KEY_WORKS, [hashlib.sha256(token.encode()).digest()]).fetchone()
-    return bool(found and found[0])
+def _first_row(url: str, query: str, *values: object) -> list[Any]:
+    with psycopg.connect(url) as connection:
+        return list(connection.execute(query.encode(), values).fetchone() or ())
