@@ -58,31 +58,35 @@ def expire_questions(*, limit: int = BATCH) -> int:
 
 
 def notice_dead(missed: set[UUID]) -> set[UUID]:
-    """Look for hosted workers whose lock is free. Returns those missed for the first time: pass them the next time.
+    """Notice hosted workers that are gone. Returns those missed for the first time: pass them the next time.
 
-    Two looks in a row, since a worker that reconnects is without its lock for a moment. Within a minute of the
-    server's start missing locks mean nothing: everybody reconnects then.
+    On this host a look at the process is proof either way. Elsewhere a free lock, seen twice in a row, says that the
+    worker's connection is lost; within seconds of the server's start that means nothing, everybody reconnects then.
     """
-    if not _server_is_settled():
-        return set()
-    now_missed: set[UUID] = set()
-    living = []
+    living: list[UUID] = []
+    far: list[Worker] = []
     for worker in Worker.objects.filter(dead_proof="", kind="hosted"):
-        if _lock_is_held(worker.no):
-            living.append(worker.id)
-            continue
         proof = workers.proof_of_death(worker)
         if proof:
-            if workers.mark_dead(worker.id, proof=proof):
-                log.info("worker.dead", worker=worker.name, proof=proof)
-                hit("sweep.marked")
-        elif worker.dead_at is None and worker.id in missed:
+            _bury(worker, proof)
+        elif workers.is_here(worker):
+            living.append(worker.id)
+        else:
+            far.append(worker)
+    missed_now = [worker for worker in far if not _lock_is_held(worker.no)] if far and _server_is_settled() else []
+    missed_ids = {worker.id for worker in missed_now}
+    for worker in missed_now:
+        if worker.id in missed and worker.dead_at is None:
             workers.mark_unreachable(worker.id)
             log.warning("worker.unreachable", worker=worker.name)
-        else:
-            now_missed.add(worker.id)
-    workers.seen(living)
-    return now_missed
+    workers.seen(living + [worker.id for worker in far if worker.id not in missed_ids])
+    return missed_ids
+
+
+def _bury(worker: Worker, proof: str) -> None:
+    if workers.mark_dead(worker.id, proof=proof):
+        log.info("worker.dead", worker=worker.name, proof=proof)
+        hit("sweep.marked")
 
 
 def fold_counts() -> int:

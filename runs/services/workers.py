@@ -91,8 +91,7 @@ def mark_unreachable(worker_id: UUID) -> None:
 
 def proof_of_death(worker: Worker) -> str:
     """Words of proof when the process of a worker on this host is gone; empty when it lives or nobody here can tell."""
-    # Another boot or pid namespace may be another machine of the same name: its processes cannot be seen from here.
-    if worker.host != socket.gethostname() or not worker.boot_id or worker.boot_id != boot_id():
+    if not is_here(worker):
         return ""
     started = pid_start(worker.pid)
     if started == 0:
@@ -100,6 +99,14 @@ def proof_of_death(worker: Worker) -> str:
     if started != worker.pid_start:
         return f"process {worker.pid} is another one by now"
     return ""
+
+
+def is_here(worker: Worker) -> bool:
+    """Whether its process would be seen from here: this host, this boot, this pid namespace.
+
+    Another boot or namespace may be another machine of the same name.
+    """
+    return worker.host == socket.gethostname() and bool(worker.boot_id) and worker.boot_id == boot_id()
 
 
 @cache
