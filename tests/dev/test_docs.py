@@ -10,6 +10,7 @@ import pytest
 
 from agentstate.dev import diagrams
 from agentstate.dev.demo.paste import PASTE
+from runs import states
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -33,9 +34,9 @@ def test_the_state_diagrams_are_those_of_the_code() -> None:
 
 def test_every_status_has_a_meaning() -> None:
     for words, statuses in (
-        (diagrams.RUN, diagrams.states.RunStatus),
-        (diagrams.STEP, diagrams.states.StepStatus),
-        (diagrams.APPROVAL, diagrams.states.ApprovalStatus),
+        (diagrams.RUN, states.RunStatus),
+        (diagrams.STEP, states.StepStatus),
+        (diagrams.APPROVAL, states.ApprovalStatus),
     ):
         assert set(words) == set(statuses.values)
 
