@@ -16,7 +16,7 @@ from agentstate.sdk.outcomes import Unknown, classify
 from agentstate.sdk.pacing import back_off_s
 from agentstate.sdk.procedure import Ending, Invoke
 from agentstate.sdk.run_state import Change, View
-from agentstate.sdk.signals import Ended, LeaseLost, NotSent, TimedOut, Waiting, failure_of
+from agentstate.sdk.signals import Ended, LeaseLost, NotSent, TimedOut, Waiting, failure_of, steps_of
 from agentstate.sdk.steps import Call
 from agentstate.sdk.store import Begun, End, Failure, Outcome, Park, StepFinish, Usage
 
@@ -90,6 +90,7 @@ class Attempt:
         self._change: Change = {}
         self._missed = False  # the moment in which it could be sent had passed
         self._over: Ended | None = None
+        self._failed_below: tuple[int, ...] = ()
 
     def __enter__(self) -> None:
         executor, limit_s = self._executor, self._step.timeout_s
@@ -113,6 +114,7 @@ class Attempt:
             return False
         if error is not None:
             self._outcome, self._failure = classify(error, has_effect=self._step.has_effect)
+            self._failed_below = steps_of(error)
         if not ended_by_itself:
             self._executor.turns.bring_late(self._finish())
             raise LeaseLost("the call took too long and was given up") from error
@@ -151,7 +153,8 @@ class Attempt:
             self._executor.halt(self._over)
             raise self._over
         output = canonical.loads(self._raw) if self._outcome == "done" else None
-        return Ending(self._outcome, output, self._failure, self._retry_in_s())
+        steps = (*self._failed_below, self._begun.seq)
+        return Ending(self._outcome, output, self._failure, self._retry_in_s(), steps)
 
     def _new_frame(self) -> context.Frame:
         outer = self._outer

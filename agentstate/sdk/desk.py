@@ -92,11 +92,13 @@ class Desk:
         self._request(run_id, "cancel", rest="cancelled")
 
     def resume(self, run_id: str) -> None:
-        """A paused run goes on; a failed one tries the step it failed by once more. Raises: Conflict."""
+        """A paused run goes on; a failed one begins the step it failed by anew. Raises: Conflict."""
         with self._changed:
             run = self._run(run_id)
             if run.status not in ("paused", "failed"):
                 raise Conflict(f"{run_id} is {run.status}; only paused and failed runs are resumed.")
+            for row in run.rows.values():
+                row.is_taken_back = row.is_taken_back or (row.status == "failed" and row.seq in run.failed_steps)
             run.reason = "resume" if run.status == "failed" else "wake"
             run.status, run.due_at, run.control, run.failure = "queued", None, None, None
             run.idle_claims, run.fingerprint = 0, None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentstate.core.canonical import digest
-from agentstate.core.errors import DomainError
+from agentstate.core.errors import DomainError, Invalid
 from agentstate.sdk import context, driving, values
 from agentstate.sdk.agents import Agent, Done
 from agentstate.sdk.concurrency import run_to_end
@@ -30,9 +30,18 @@ from agentstate.sdk.pacing import IN_PROCESS_S
 from agentstate.sdk.procedure import proceed
 from agentstate.sdk.recording import Book
 from agentstate.sdk.run_state import Committed, View
-from agentstate.sdk.signals import ContinueFrom, Diverged, Ended, LeaseLost, RunInterrupted, Waiting, failure_of
+from agentstate.sdk.signals import (
+    ContinueFrom,
+    Diverged,
+    Ended,
+    LeaseLost,
+    RunInterrupted,
+    Waiting,
+    failure_of,
+    steps_of,
+)
 from agentstate.sdk.steps import Call, Step
-from agentstate.sdk.store import Claim, Continue, End, Park, RunStore, StepFinish, StepRecord, StepStart
+from agentstate.sdk.store import Claim, Continue, End, Park, RunStore, StepFinish, StepStart
 from agentstate.sdk.turns import Turns
 
 STUCK_EXIT_CODE = 70
@@ -107,9 +116,15 @@ class Executor:
                 then = self._generation()
                 if not isinstance(then, Continue):
                     return self._close(then)
-                self.turns.close(then)
+                try:
+                    self.turns.close(then)
+                except Invalid as error:
+                    return self._close(End("failed", failure=failure_of(error)))
                 self._open_next(then.state)
-        except (LeaseLost, DomainError) as error:
+        except LeaseLost as error:
+            return self._driven or Driven(None, "lost", str(error))
+        except DomainError as error:
+            self.turns.bring_all_late()
             return self._driven or Driven(None, "lost", str(error))
         finally:
             self.heartbeat.stop()
@@ -203,10 +218,6 @@ class Executor:
         if self._is_shutting_down:
             raise Waiting(Park("shutdown", due_s=0.0))
 
-    def is_second_chance(self, record: StepRecord) -> bool:
-        """A person resumed a failed run: the step it failed by, the last recorded one, may be tried once more."""
-        return self.claim.reason == "resume" and record.seq == self.book.last_seq
-
     def halt(self, interrupt: RunInterrupted) -> None:
         """Raise this at every further boundary, whatever the agent's code does with it."""
         self._halted = self._halted or interrupt
@@ -257,7 +268,7 @@ class Executor:
             return Park("code", detail=str(interrupt))
         if isinstance(interrupt, RunInterrupted):
             raise interrupt
-        return End("failed", failure=failure_of(interrupt))
+        return End("failed", failure=failure_of(interrupt), steps=steps_of(interrupt))
 
     def _open_next(self, state: Any) -> None:
         self.book = Book((), run_id=self.claim.run_id)
@@ -272,7 +283,13 @@ class Executor:
 
     def _close(self, then: Park | End) -> Driven:
         if self._driven is None:
-            reply = self.turns.close(then)
+            try:
+                reply = self.turns.close(then)
+            except Invalid as error:  # the service cannot keep the output: that is the run's failure, not its end
+                if not isinstance(then, End) or then.outcome != "succeeded":
+                    raise
+                then = End("failed", failure=failure_of(error))
+                reply = self.turns.close(then)
             self._driven = Driven(then, reply.status)
         return self._driven
 

@@ -64,6 +64,7 @@ class Row:
     first_sent_at: float = 0.0  # with the present key
     call_by: float = 0.0
     is_unknown: bool = False  # the attempt ended, and nobody knows how
+    is_taken_back: bool = False  # a person resumed the run that failed by it
     may_repeat: bool = False  # a person, or a probe in time, said that it did not happen
     due_at: float | None = None  # of a timer, a retry or the next probe
     probes_unknown: int = 0
@@ -144,7 +145,7 @@ def judge(row: Row, start: StepStart, moment: Moment) -> Begun:
         return Begun(action, row.seq, row.attempt, output=row.output, message=row.message, decision=row.decision)
     if row.status == "waiting":
         return _waiting(row, moment)
-    if start.attempt not in (None, row.attempt, row.attempt + 1):
+    if start.attempt not in (None, row.attempt, row.attempt + 1) and not row.is_taken_back:
         raise Conflict(
             f"{row.identity} is at attempt {row.attempt}; {start.attempt} cannot be begun.", attempt=row.attempt
         )
@@ -212,11 +213,12 @@ def _ask_anew(row: Row, approval: Approval) -> Begun:
     """An approval that was not used in time is no licence any more: the same question again."""
     approval.status, approval.use_by, row.status = "pending", None, "waiting"
     approval.args, approval.version = approval.question.args, approval.version + 1
+    row.is_taken_back = False
     return Begun("wait", row.seq, row.attempt, approval_id=approval.id)
 
 
 def _failed(row: Row, start: StepStart, moment: Moment) -> Begun:
-    is_next = start.attempt == row.attempt + 1
+    is_next = start.attempt == row.attempt + 1 or row.is_taken_back
     if not is_next and not (row.may_repeat and start.attempt is None):
         return Begun("failed", row.seq, row.attempt, failure=row.failure)
     if row.due_at is not None and moment.now < row.due_at:
@@ -226,7 +228,10 @@ def _failed(row: Row, start: StepStart, moment: Moment) -> Begun:
         if approval.use_by is not None and moment.now > approval.use_by:
             return _ask_anew(row, approval)
         if row.outcome != "not_sent" and not row.may_repeat:  # the one send is used up
-            return Begun("failed", row.seq, row.attempt, failure=row.failure)
+            if not row.is_taken_back:
+                return Begun("failed", row.seq, row.attempt, failure=row.failure)
+            row.attempt, row.retry = row.attempt + 1, row.retry + 1
+            return _ask_anew(row, approval)
     row.retry += 1
     row.derive_key()
     return _again(row, moment)
@@ -286,7 +291,7 @@ def _execute(row: Row, moment: Moment) -> Begun:
     if row.key not in {key for _, key in row.attempts}:
         row.first_sent_at = moment.now
     row.status, row.fence = "started", moment.fence
-    row.is_unknown = row.may_repeat = False
+    row.is_unknown = row.may_repeat = row.is_taken_back = False
     row.due_at, row.probes_unknown, row.outcome = None, 0, ""
     row.call_by = moment.now + moment.call_for_s
     row.attempts.append((row.attempt, row.key))

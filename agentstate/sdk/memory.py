@@ -79,6 +79,7 @@ class Run:
     created_at: float = 0.0
     output: Any = None
     failure: Failure | None = None
+    failed_steps: tuple[int, ...] = ()
     fingerprint: dict[str, str] | None = None
     late: list[StepFinish] = field(default_factory=list)
     approvals: list[Approval] = field(default_factory=list)
@@ -237,7 +238,7 @@ class MemoryStore(Desk):
             state=_settled(run.state),
             base_state=_settled(run.base),
             generation=run.generation,
-            history=tuple(_record(row) for row in run.rows.values()),
+            history=tuple(_record(row) for row in run.rows.values() if not row.is_taken_back),
             entries=tuple(run.entries),
             entry_next=max((entry.n for entry in run.entries), default=0) + 1,
             trace_id=run.trace_id,
@@ -360,6 +361,7 @@ class MemoryStore(Desk):
         run.lease_until = 0.0
         if isinstance(then, End):
             run.status, run.output, run.failure = then.outcome, _settled(then.output), then.failure
+            run.failed_steps = tuple(then.steps)
             self._withdraw_open(run)
         else:
             self._park(run, then)

@@ -69,6 +69,7 @@ class Ending:
     output: Any = None
     failure: Failure | None = None
     retry_in_s: float | None = None
+    steps: tuple[int, ...] = ()  # that failed, this one last
 
 
 Request = Begin | Invoke | Probe | Report | Pause
@@ -80,8 +81,8 @@ def proceed(executor: Executor, call: Call, *, due_s: float | None = None) -> St
     record = executor.book.find(call.identity)
     executor.book.check_payload(call.identity, call.payload_sha)
     executor.book.check_expected(call.identity, scope=call.scope.path, shared=call.scope.shared)
-    if record is not None and _is_final(record, call, executor):
-        return _answer_from(record, call)
+    if record is not None and _is_final(record, call):
+        return _answer_from(record, call, executor)
     executor.check_boundary()
     return (yield from _until_over(executor, call, _start_of(call, record, due_s), record.retry if record else 0))
 
@@ -119,7 +120,7 @@ def _judged(begun: Begun, call: Call) -> Any:
     if begun.action == "rejected":
         raise _DECISIONS.get(begun.decision, Rejected)(begun.message)
     if begun.action == "failed":
-        raise error_of(begun.failure)
+        raise error_of(begun.failure, steps=(begun.seq,))
     if begun.message and call.step.kind == "tool":
         raise Answered(begun.message)
     return call.step.hydrated_result(begun.output)
@@ -128,25 +129,25 @@ def _judged(begun: Begun, call: Call) -> Any:
 def _value_of(ending: Ending, call: Call) -> Any:
     if ending.outcome == "done":
         return call.step.hydrated_result(ending.output)
-    raise error_of(ending.failure)
+    raise error_of(ending.failure, steps=ending.steps)
 
 
-def _is_final(record: StepRecord, call: Call, executor: Executor) -> bool:
+def _is_final(record: StepRecord, call: Call) -> bool:
     """Over for good, so that its record is the answer. A failed step with retries left is not."""
-    if record.status in ("done", "rejected", "skipped"):
-        return True
-    return record.status == "failed" and not _may_retry(record, call) and not executor.is_second_chance(record)
+    if record.status == "failed":
+        return not _may_retry(record, call)
+    return record.status in ("done", "rejected", "skipped")
 
 
 def _may_retry(record: StepRecord, call: Call) -> bool:
     return record.failure is not None and record.failure.retryable and record.retry < call.step.retries
 
 
-def _answer_from(record: StepRecord, call: Call) -> Any:
+def _answer_from(record: StepRecord, call: Call, executor: Executor) -> Any:
     if record.status == "rejected":
         raise _DECISIONS.get(record.decision, Rejected)(record.message)
     if record.status == "failed":
-        raise error_of(record.failure)
+        raise error_of(record.failure, steps=executor.book.failed_below(record))
     if record.message and call.step.kind == "tool":
         raise Answered(record.message)
     return call.step.hydrated_result(record.output)

@@ -91,6 +91,23 @@ class Book:
             if identity not in self._asked and _is_below(identity, scope) and not self._is_covered(identity):
                 raise Diverged(f"{identity} was recorded, but the agent ended without asking for it.")
 
+    def failed_below(self, record: StepRecord) -> tuple[int, ...]:
+        """The recorded steps that failed by the same, from the innermost to this one."""
+        below = [
+            found
+            for identity, found in self._records.items()
+            if _is_below(identity, record.identity) and found.status == "failed" and found.failure == record.failure
+        ]
+        last = max(below, key=lambda found: found.seq, default=record)
+        chain = [last.seq]
+        while last.identity != record.identity:
+            above = scope_of(last.identity)
+            while above not in self._records:  # a branch of a gather is no step
+                above = scope_of(above)
+            last = self._records[above]
+            chain.append(last.seq)
+        return tuple(chain)
+
     def _first_unasked(self, scope: str) -> StepRecord | None:
         with self._lock:
             records = self._unasked.get(scope)

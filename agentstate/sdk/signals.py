@@ -40,6 +40,7 @@ class StepFailed(Exception):
         super().__init__(message)
         self.message = message
         self.type = type or self.__class__.__name__
+        self.steps: tuple[int, ...] = ()  # seq of the steps that failed by it, innermost first
 
 
 class NotSent(StepFailed):
@@ -125,13 +126,22 @@ def failure_of(error: BaseException, *, retryable: bool = False) -> Failure:
     return Failure(kind, _printable(str(error)), retryable)
 
 
-def error_of(failure: Failure | None) -> StepFailed:
+def error_of(failure: Failure | None, *, steps: tuple[int, ...]) -> StepFailed:
     """The exception an agent sees, in the first run as in a replay."""
     failure = failure or Failure("StepFailed", "the step failed")
-    for kind in (NotSent, Refused, TimedOut):
-        if failure.type == kind.__name__:
-            return kind(failure.message)
-    return StepFailed(failure.message, type=failure.type)
+    kinds = {kind.__name__: kind for kind in (NotSent, Refused, TimedOut)}
+    error = kinds.get(failure.type, StepFailed)(failure.message, type=failure.type)
+    error.steps = steps
+    return error
+
+
+def steps_of(error: BaseException | None) -> tuple[int, ...]:
+    """The steps an exception comes from, also when the agent raised its own one from theirs."""
+    while error is not None:
+        if isinstance(error, StepFailed):
+            return error.steps
+        error = error.__cause__
+    return ()
 
 
 def _printable(text: str) -> str:

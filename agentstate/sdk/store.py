@@ -175,6 +175,9 @@ class End:
     outcome: Literal["succeeded", "failed", "cancelled"]
     output: type_json = None
     failure: Failure | None = None
+    steps: Sequence[
+        int
+    ] = ()  # failed by these steps (seq), innermost first: a person's resume lets them be tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +311,7 @@ class RunStore(Protocol):
     ) -> Claim | None:
         """Take the lease of one run: of `run_id`, or of the oldest due one of these agents. None after wait_s.
 
-        `reason` of the claim is "resume" when a person resumed a failed run: its last step may be tried once more.
+        Steps whose failure a person took back by resuming the run are left out of the history: they are begun anew.
         """
 
     def renew(self, claim: Claim) -> Renewal:

@@ -95,9 +95,16 @@ class Turns:
             self.closed = not isinstance(then, Continue)
             return reply
 
+    def bring_all_late(self) -> None:
+        """What could not be committed at all."""
+        load = self._deferred.load()
+        self._deferred.unload(load)
+        for finish in load.finish:
+            self.bring_late(finish)
+
     def bring_late(self, finish: StepFinish) -> None:
         """A reply that came after the lease was lost: evidence for a person, if it arrives at all."""
-        with contextlib.suppress(DomainError):  # the step is in doubt with or without it
+        with contextlib.suppress(Exception):  # the step is in doubt with or without it
             self._store.late(self._claim, finish)
 
     def _carry_all(self) -> None:
@@ -129,9 +136,12 @@ class Turns:
         except NonDeterminism as error:
             self._deferred.keep(load)
             raise Diverged(str(error)) from error
-        except BaseException:
+        except DomainError:
             self._deferred.keep(load)
             raise
+        except Exception as error:  # a store that breaks is no news for the agent: it must not catch this
+            self._fenced(load, f"{type(error).__name__}: {error}")
+            raise LeaseLost(f"the store broke: {type(error).__name__}: {error}") from error
         self._deferred.unload(load)
         self.control = reply.control
         self.status = reply.status

@@ -47,6 +47,7 @@ DESCRIPTIONS: dict[str, str] = {
     "StepFinish.source": "probe: the outcome is a probe's answer (done = happened, failed = did not).",
     "StepFinish.retry_in_s": "not_sent, failed: the executor tries again after this many seconds.",
     "Entry.n": "Counts up from 1 per run; given by the executor, the only fenced writer.",
+    "End.steps": "Numbers (seq) of the failed steps it ended by, innermost first; a resume lets them be tried again.",
     "Park.due_s": "Seconds from now, for timers and back-off.",
     "Continue.state": "The state from which the next generation starts.",
     "ClaimRequest.agents": "The agents this worker can drive, by name; may be empty when the run is named.",

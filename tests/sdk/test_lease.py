@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import agentstate as st
-from agentstate.core.errors import Fenced, Unavailable
+from agentstate.core.errors import Fenced, TooLarge, Unavailable
 from agentstate.sdk.agents import Agent
 from agentstate.sdk.executor import Driven, Executor
 from agentstate.sdk.lease import TRUSTED_PART, Trust
 from agentstate.sdk.signals import LeaseLost
-from agentstate.sdk.store import Claim, Renewal, Turn, TurnReply
+from agentstate.sdk.store import Claim, Failure, Renewal, Turn, TurnReply
 from agentstate.sdk.testing import WORKER
 from agentstate.sdk.worker import Hosted, serve_one
 from agentstate.testing import MemoryStore, drive_once, run_agent
@@ -325,6 +325,50 @@ def test_a_service_that_stays_away_costs_the_lease_and_nothing_is_called() -> No
     assert result is not None
     assert (result.status, CALLS) == ("lost", [])
     assert "no route" in result.why_lost
+
+
+def test_a_store_that_breaks_is_not_an_exception_the_agent_can_catch() -> None:
+    class Broken(Wrapped):
+        def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+            if any(start.name == "two" for start in turn.start):
+                raise ValueError("a bug of the driver")
+            return self.store.turn(claim, turn)
+
+    @st.step
+    def two() -> None:
+        CALLS.append("two")
+
+    @st.agent("broken", tools=[look, two])
+    def main() -> str:
+        look("one")
+        try:
+            two()
+        except Exception:
+            CALLS.append("caught")
+        return "went on"
+
+    store = MemoryStore()
+    run_id, result = driven(Broken(store), main)
+    assert result is not None
+    assert (result.status, store.get(run_id).status, CALLS) == ("lost", "running", ["one"])
+    assert run_agent(main, run_id=run_id, store=store, controls=store).output == "went on"
+
+
+def test_an_output_the_service_cannot_keep_is_a_failure_of_the_run() -> None:
+    class Strict(Wrapped):
+        def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+            if turn.then is not None and getattr(turn.then, "output", None):
+                raise TooLarge("too large here")
+            return self.store.turn(claim, turn)
+
+    @st.agent("large", tools=[look])
+    def main() -> str:
+        return look("one")
+
+    store = MemoryStore()
+    run_id, _ = driven(Strict(store), main)
+    assert store.get(run_id).failure == Failure("TooLarge", "too large here")
+    assert [row.status for row in store.steps(run_id)] == ["done"]
 
 
 def test_after_a_long_poll_trust_counts_from_a_fresh_renewal() -> None:

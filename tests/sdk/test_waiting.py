@@ -227,6 +227,73 @@ def test_a_resumed_failed_run_tries_the_step_it_failed_by_once_more() -> None:
     assert run_agent(main, run_id=info.run_id, store=store).output == "mended"
 
 
+def test_a_resume_takes_back_the_failure_of_a_step_and_of_its_parents_and_of_nothing_else() -> None:
+    broken: list[bool] = [True]
+
+    @st.step
+    def handled() -> str:
+        CALLS.append("handled")
+        raise ValueError("always")
+
+    @st.step
+    def inner() -> str:
+        CALLS.append("inner")
+        if broken:
+            raise ValueError("always")
+        return "mended"
+
+    @st.step
+    def outer() -> str:
+        CALLS.append("outer")
+        return str(st.gather(lambda: inner())[0])
+
+    @st.agent("mended", tools=[handled, inner, outer])
+    def main() -> str:
+        try:
+            handled()
+        except st.StepFailed as error:
+            first = error.type
+        try:
+            return first + outer()
+        except st.StepFailed as error:
+            raise RuntimeError("cannot go on") from error
+
+    store = MemoryStore()
+    info = run_agent(main, store=store)
+    assert info.failure is not None
+    assert info.failure.type == "RuntimeError"
+    broken.clear()
+    CALLS.clear()
+    store.resume(info.run_id)
+    assert run_agent(main, run_id=info.run_id, store=store).output == "ValueErrormended"
+    assert CALLS == ["outer", "inner"]
+
+
+def test_a_resume_after_a_mistake_of_main_itself_calls_nothing_again() -> None:
+    bugs = ["bug"]
+
+    @st.step
+    def handled() -> str:
+        CALLS.append("handled")
+        raise ValueError("always")
+
+    @st.agent("buggy", tools=[handled])
+    def main() -> str:
+        try:
+            handled()
+        except st.StepFailed:
+            if bugs:
+                raise KeyError(bugs.pop()) from None
+        return "end"
+
+    store = MemoryStore()
+    info = run_agent(main, store=store)
+    assert info.status == "failed"
+    store.resume(info.run_id)
+    assert run_agent(main, run_id=info.run_id, store=store).output == "end"
+    assert CALLS == ["handled"]
+
+
 def test_notes_are_written_once_however_often_main_runs() -> None:
     @st.agent("notes", tools=[look])
     def main() -> None:
