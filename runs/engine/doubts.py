@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agentstate.sdk.store import Question
 from runs.engine import acts
 from runs.engine.session import RunSession
@@ -17,6 +19,14 @@ def open_doubt(session: RunSession, run: Run, step: Step, *, why: str) -> None:
     step.save(update_fields=["status", "outcome", "error", "error_type"])
     session.steps[step.identity].status = step.status
     acts.record(run, step, "step.in_doubt", worker_id=session.worker_id, why=why)
-    args = session.open_step(step, "input", step.input)
+    args = _sent(session, step)
     question = Question(title=f"Did {step.name} happen?", tool=step.name, args=args, reason=why, risk="high")
     approvals.request(run, step_seq=step.seq, kind="settle", question=question, key=session.key)
+
+
+def _sent(session: RunSession, step: Step) -> Any:
+    """The arguments of the call: what a person edited it to, else what the agent asked for."""
+    approval = approvals.of_step(step.run_id, step.seq)
+    if approval is not None and approval.used_at is not None:
+        return approvals.arguments(approval, session.key)[0]
+    return session.open_step(step, "input", step.input)

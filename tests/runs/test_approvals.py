@@ -302,3 +302,16 @@ def test_a_refused_call_is_not_repeated_under_the_old_approval_when_the_run_is_r
     second = again(desk, desk.take(claim.run_id))
     assert (second.action, second.attempt) == ("execute", 2)
     assert second.key != begun.key
+
+
+def test_an_edited_call_in_doubt_shows_what_was_really_sent(desk: Desk, bob: Actor) -> None:
+    claim, _ = ask(desk)
+    edited = {"order": "4411", "amount": 420}
+    decide(desk, bob, "edit", args=edited)
+    claim = desk.take(claim.run_id)
+    begun = again(desk, claim)
+    desk.finish(claim, begun.seq, outcome="unknown")
+    with tenant_scope(desk.tenant_id):
+        doubt = Approval.objects.get(kind="settle")
+        key = desk.store.session_of(claim.run_id, claim.fence).key
+        assert approvals.opened_proposal(doubt, key)["args"] == edited
