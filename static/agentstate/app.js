@@ -13,11 +13,10 @@
     if (busy) { again = true; return; }
     busy = true;
     const end = d.end && innerHeight + scrollY > root.scrollHeight - 160 ? 1 : "";
-    const grew = end && scrollY > 0;
     const url = d.page + (d.page.includes("?") ? "&" : "?") + new URLSearchParams({live: d.seen, rows: d.rows, since: d.since, end});
     try {
       await htmx.ajax("GET", url, {target: el, swap: "outerHTML"});
-      if (grew) scrollTo(0, root.scrollHeight);
+      if (end && scrollY) scrollTo(0, root.scrollHeight);
     } finally { busy = false; }
     if (again) { again = false; soon(); }
   };
@@ -45,7 +44,7 @@
     b.textContent = "copied";
   });
 
-  // data-key="g n" names the key of a link or field. j and k walk the rows. No key sends a form.
+  // data-key="g n": the key of a link or field; j and k walk rows. No key sends a form.
   let first = "";
   const walk = (step) => {
     const all = [...doc.querySelectorAll("main a.go")], at = all.indexOf(doc.activeElement);

@@ -14,14 +14,32 @@ YEAR_S = 365 * 24 * 3600
 CHOICES = {
     "theme": ("Theme", THEMES, ""),
     "density": ("Density", DENSITIES, ""),
-    "keys": ("Keyboard shortcuts", KEYS, "Press ? on any page to see them. None of them decides or runs anything."),
+    "keys": ("Keyboard shortcuts", KEYS, "Press ? on any page to come here."),
 }
+
+SHORTCUTS = (
+    (("g", "n"), "Now"),
+    (("g", "r"), "Runs"),
+    (("g", "a"), "Approvals"),
+    (("g", "s"), "Agents"),
+    (("g", "h"), "Health"),
+    (("/",), "Find a run"),
+    (("j",), "Next row"),
+    (("k",), "Row before"),
+    (("[",), "Step before"),
+    (("]",), "Next step"),
+    (("t",), "From a step to its run"),
+    (("R",), "Plan to resume a run"),
+    (("?",), "This page"),
+    (("Esc",), "Close a menu"),
+)
 
 
 @require_http_methods(["GET", "POST"])
 def preferences(request: HttpRequest) -> HttpResponse:
     if request.method == "GET":
-        return render(request, "web/preferences.html", {"choices": _choices(request), "next": safe_next(request)})
+        context = {"choices": _choices(request), "next": safe_next(request), "shortcuts": SHORTCUTS}
+        return render(request, "web/preferences.html", context)
     response = see_other(request, safe_next(request))
     for name, (_, allowed, _) in CHOICES.items():
         if (value := request.POST.get(name, "")) in allowed:
