@@ -1,4 +1,4 @@
-"""What is known about a call in doubt: when "it did not happen" may be said, and the evidence in its order."""
+"""What is known about a call in doubt, in its order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from datetime import datetime
 from uuid import UUID
 
 from agentstate.audit import history
-from runs.models import Step
-from runs.selectors.steps import StepDetail
-from runs.services import waiting_times
 
 WORDS = {
     "step.in_doubt": "No answer came back; the run stopped here",
@@ -30,12 +27,6 @@ class Evidence:
     who: str
     why: str
     doubt: bool
-
-
-def opens_at(step: StepDetail) -> datetime:
-    """From when on "it did not happen" may be said: the service's own rule, on what the page has read already."""
-    known = Step(call_by=step.call_by, started_at=step.row.started_at, timeout_s=step.timeout_s)
-    return waiting_times.did_not_happen_opens_at(known, dead_at=step.worker_dead_at)
 
 
 def evidence(run_id: UUID, seq: int) -> list[Evidence]:

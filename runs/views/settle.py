@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -17,9 +18,10 @@ from agentstate.core.errors import Conflict, Forbidden, Invalid, NotFound
 from agentstate.http.pages import TenantRequest, see_other, tenant_page
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
+from runs.models import Step
 from runs.selectors import approvals, doubts, steps, story
 from runs.selectors.approvals import ApprovalRow
-from runs.services import settling
+from runs.services import settling, waiting_times
 from runs.views.showing import show
 
 SAID = {
@@ -56,7 +58,7 @@ def _page(request: TenantRequest, run: str, seq: int, form: Form, *, status: int
     if not questions:
         raise NotFound("This step was never in doubt.")
     question = questions[-1]
-    opens_at = doubts.opens_at(step)
+    opens_at = _opens_at(step)
     context: dict[str, object] = {
         "section": "runs",
         "run": found,
@@ -71,6 +73,12 @@ def _page(request: TenantRequest, run: str, seq: int, form: Form, *, status: int
         "barred": _is_barred(request, found),
     }
     return show(request, "runs/settle.html", context, status=status)
+
+
+def _opens_at(step: steps.StepDetail) -> datetime:
+    """From when on "it did not happen" may be said: the service's own rule, on what the page has read already."""
+    known = Step(call_by=step.call_by, started_at=step.row.started_at, timeout_s=step.timeout_s)
+    return waiting_times.did_not_happen_opens_at(known, dead_at=step.worker_dead_at)
 
 
 def _is_barred(request: TenantRequest, run: story.RunStory) -> bool:
