@@ -47,7 +47,7 @@ def enter_environment() -> None:
 
 def settings_module(argv: list[str]) -> str:
     """These commands only start processes: they need none of the service's settings, and start 1 s sooner without."""
-    starters = (["up"], ["stop"], ["test"], ["bench"])
+    starters = (["up"], ["stop"], ["test"], ["bench"], ["drill"])
     return "agentstate.dev.settings" if argv[1:2] in starters else "agentstate.settings"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from django.db.models import Max
 
@@ -13,11 +14,29 @@ from agentstate.sdk.store import AgentSpec, ToolSpec
 from runs.models import AgentVersion, Tool
 from runs.services import clock
 
+SEEN_EVERY = timedelta(seconds=60)
+
 
 def register(spec: AgentSpec) -> AgentVersion:
-    """Record this version of an agent and its tools. Asserts a tenant scope. Idempotent by the digest."""
+    """Record this version of an agent and its tools. Asserts a tenant scope. Idempotent by the digest.
+
+    Every claim comes by here: what is known, the newest, and was seen a moment ago is only read, since a write would
+    make all claims of one agent wait for each other.
+    """
     _check(spec)
     now = clock.database_now()
+    newest = _newest(spec.name)
+    if newest is None or newest.digest != digest(spec) or now - newest.seen_at > SEEN_EVERY:
+        newest = _see(spec, now=now)
+    known = {tool.name: tool for tool in Tool.objects.filter(agent=spec.name)}
+    for tool in spec.tools:
+        columns = _columns(tool)
+        if not _is_on_record(known.get(tool.name), columns, now=now):
+            Tool.objects.update_or_create(agent=spec.name, name=tool.name, defaults={**columns, "seen_at": now})
+    return newest
+
+
+def _see(spec: AgentSpec, *, now: datetime) -> AgentVersion:
     version, created = AgentVersion.objects.get_or_create(
         agent=spec.name,
         digest=digest(spec),
@@ -35,14 +54,22 @@ def register(spec: AgentSpec) -> AgentVersion:
     )
     if not created:
         AgentVersion.objects.filter(id=version.id).update(seen_at=now)
-    for tool in spec.tools:
-        Tool.objects.update_or_create(agent=spec.name, name=tool.name, defaults={**_columns(tool), "seen_at": now})
     return version
+
+
+def _is_on_record(tool: Tool | None, columns: Mapping[str, object], *, now: datetime) -> bool:
+    if tool is None or now - tool.seen_at > SEEN_EVERY:
+        return False
+    return all(getattr(tool, name) == value for name, value in columns.items())
+
+
+def _newest(agent: str) -> AgentVersion | None:
+    return AgentVersion.objects.filter(agent=agent).order_by("-seen_at", "-id").first()
 
 
 def current(agent: str) -> AgentVersion:
     """The version seen last. Raises: NotFound naming what to do."""
-    found = AgentVersion.objects.filter(agent=agent).order_by("-seen_at", "-id").first()
+    found = _newest(agent)
     if found is None:
         known = ", ".join(names()) or "none"
         raise NotFound(

@@ -1,0 +1,25 @@
+"""Celery tasks of what spans tiers."""
+
+from __future__ import annotations
+
+import structlog
+from celery import shared_task
+
+from agentstate.affairs import invariants
+from agentstate.tenants.models import Tenant
+
+log = structlog.get_logger(__name__)
+
+
+@shared_task(name="affairs.invariants", queue="sweep")
+def check_invariants() -> int:
+    """Every rule for every tenant; what is broken goes into the log as an error. Returns how many violations."""
+    broken = 0
+    for tenant_id in Tenant.objects.values_list("id", flat=True):
+        for violation in invariants.check(tenant_id):
+            broken += 1
+            log.error(
+                "invariant.broken", tenant=str(tenant_id), rule=violation.rule, id=violation.object_id,
+                detail=violation.text,
+            )  # fmt: skip
+    return broken

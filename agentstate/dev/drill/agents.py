@@ -1,0 +1,101 @@
+"""The drill's agent: pure steps around one effect of each class, against the sandbox, under each timing.
+
+The tools hit failpoints around their send, so that a process can also die with a call on its way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import agentstate as st
+from agentstate.core.failpoints import hit, register
+from agentstate.dev.demo import other_side
+from agentstate.dev.drill.cases import TIMINGS
+from agentstate.dev.drill.pace import PAUSE_S, SETTLES_WITHIN_S, TIMEOUT_S, UNDER_WAY_S
+
+Json = Any  # what json.loads gives
+
+register("call.before", "the before-row of an effect / its send")
+register("call.under_way", "the send / its answer")
+register("call.answered", "the answer / the turn that records it")
+
+RETRIES = 2
+NOTE_CHARS = 12_000
+NOTES = 40  # together more than the scratchpad keeps
+
+
+def _send(tool: str, case: str, *, key: str) -> Json:
+    hit("call.before")
+    under_way = threading.Timer(UNDER_WAY_S, hit, ["call.under_way"])
+    under_way.daemon = True
+    under_way.start()
+    try:
+        result = other_side.act(f"/acts/{tool}", {"case": case}, key=key)
+    finally:
+        under_way.cancel()
+    hit("call.answered")
+    return result
+
+
+def _keyed(tool: str, case: str, *, idempotency_key: str = "") -> Json:
+    """Downstream knows the key again."""
+    return _send(tool, case, key=idempotency_key)
+
+
+def _probe(tool: str, key: str) -> st.Happened | st.NotHappened | st.Unknown:
+    return other_side.ask_by_key(f"/acts/{tool}/by-key/{key}")
+
+
+def _make(effect: str, timing: str) -> Any:
+    name = f"{effect}.{timing}"
+
+    def act(case: str, *, idempotency_key: str = "") -> Json:
+        return _send(name, case, key=idempotency_key)
+
+    common: dict[str, Any] = {"name": name, "timeout": TIMEOUT_S, "retries": RETRIES}
+    more: dict[str, dict[str, Any]] = {
+        "keyed": {"effect": "keyed", "window": 3_600},
+        "probed": {"effect": "probed", "probe": partial(_probe, name), "settles_within": SETTLES_WITHIN_S},
+        "destructive": {"effect": "destructive"},
+        "approved": {"effect": "destructive", "approve": "always"},
+    }
+    return st.tool(**common, **more[effect])(act)
+
+
+TOOLS: dict[str, Callable[..., Json]] = {
+    f"{effect}.{timing}": _make(effect, timing)
+    for effect in ("keyed", "probed", "destructive", "approved")
+    for timing in TIMINGS
+}
+
+
+@st.step
+def prepare(case: str) -> dict[str, Any]:
+    return {"case": case, "pid": os.getpid()}
+
+
+@st.step
+def conclude(case: str, found: Json) -> Json:
+    return {"case": case, "found": found}
+
+
+@st.agent("drill", version="1", on_code_change="continue")
+def drill(case: str, effect: str, timing: str) -> Json:
+    prepare(case)
+    st.note(f"{case}: prepared", kind="reasoning")
+    st.now()
+    found = None
+    if effect == "notes":
+        for number in range(NOTES):
+            st.note(f"{number} " + "x" * NOTE_CHARS)
+        time.sleep(PAUSE_S)  # they are shown, and no turn has made them durable yet
+    elif effect != "pure":
+        found = TOOLS[f"{effect}.{timing}"](case)
+    concluded = conclude(case, found)
+    time.sleep(0.05)
+    return concluded

@@ -1,0 +1,29 @@
+"""Durations of a drill, in seconds, all in proportion to its lease. Import after the environment is set."""
+
+from __future__ import annotations
+
+import os
+
+LEASE_S = float(os.environ.get("AGENTSTATE_LEASE_S", "0.5"))
+
+# The other side
+REPLY_DELAY_S = 1.6 * LEASE_S  # a slow answer outlasts the lease: only heartbeats keep the run
+ACT_DELAY_S = 1.4 * LEASE_S  # a slow act happens when whoever called may be gone
+SETTLES_WITHIN_S = 4.0 * LEASE_S  # longer than any act is late
+TIMEOUT_S = 4.0 * LEASE_S
+UNDER_WAY_S = 0.2 * LEASE_S
+PAUSE_S = 0.8 * LEASE_S
+
+# The conductor
+TICK_S = 0.03
+STOPPED_S = 2.0 * LEASE_S
+STOPPED_S_MAX = 3.2 * LEASE_S  # later a person may have settled what the stopped process is still to send
+GATHER_S = 0.6 * LEASE_S  # faults that hit the whole world wait so long for more processes to stand still
+WAVE_S_MAX = 20.0 + 40.0 * LEASE_S
+QUIET_S_MAX = 4.0 + 8.0 * LEASE_S
+
+
+def lease_for_this_machine() -> float:
+    """0.5 s where a core is free. A claim is a few hundred small waits, so on a busy machine it takes far longer."""
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return min(4.0, max(0.5, 0.6 * waiting))

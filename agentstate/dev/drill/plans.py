@@ -1,0 +1,83 @@
+"""The drills there are: the long one, the short one of the test suite, one seed, and one for each mutant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentstate.dev.drill.cases import AT_MESSAGES, Case
+from agentstate.dev.drill.launch import Order
+
+Json = Any  # what json.loads gives
+ALL_TIMINGS = ("fast", "slow_reply", "slow_act", "lost_reply", "hung_up")
+
+
+def whole(*, every: int, seconds: float) -> dict[str, Order]:
+    """Every failpoint x class x death x timing, a world (or several shards of it) per kind of death."""
+    found = {}
+    for death, timings in (
+        ("kill", ALL_TIMINGS),
+        ("stop", ALL_TIMINGS),
+        ("group", ("fast", "slow_act")),
+        ("postgres", ("fast", "slow_reply")),
+        ("reply", ("fast", "slow_act")),
+        ("flush", ("fast", "slow_reply")),
+    ):
+        options = {"deaths": [death], "timings": list(timings), "every": every}
+        select = [{"kind": "matrix", "with": options}]
+        found[death] = Order(select, durable=death == "postgres", proxied=death == "reply", seconds=seconds)
+    others = [{"kind": kind} for kind in ("messages", "undisturbed", "people", "watchers")]
+    return {**found, "others": Order(others, seconds=seconds)}
+
+
+def seed(number: int, *, count: int, seconds: float) -> Order:
+    return Order([{"kind": "random", "with": {"seed": number, "count": count}}], seconds=seconds)
+
+
+def short() -> Order:
+    """For the test suite: each class dies at the places that differ, in two waves of one world."""
+    cases = [
+        Case("keyed", "fast", "kill", "call.answered"),
+        Case("probed", "slow_act", "kill", "call.under_way"),
+        Case("destructive", "slow_reply", "kill", "call.under_way"),
+        Case("approved", "fast", "kill", "call.before", attempt=2),
+        Case("pure", "fast", "kill", "turn.cold"),
+        Case("notes", "fast", "kill", "turn.committed", 2),
+        Case("destructive", "fast", "stop", "turn.before", 2),
+        Case("keyed", "slow_reply", "stop", "call.under_way"),
+        Case("probed", "fast", "stop", "call.answered"),
+        Case("approved", "fast", "flush", "turn.committed", 2),
+        Case("destructive", "fast", "reply", "turn.before", 2),
+        Case("keyed", "fast", "reply", "turn.before", 3),
+    ]
+    return Order([_listed(cases)], proxied=True, size=6, seconds=60)
+
+
+def short_storms() -> Order:
+    """For the test suite: what hits all runs at once."""
+    cases = [Case(effect, "fast", "group", "call.answered") for effect in ("keyed", "destructive")]
+    cases += [Case(effect, "fast", "postgres", "turn.committed", 2) for effect in ("destructive", "probed")]
+    cases += [Case("keyed", "fast", death) for death in AT_MESSAGES] + [Case("approved", "fast", "lost")]
+    return Order([_listed(cases)], durable=True, size=6, seconds=60)
+
+
+# What each mutant is let loose on: the cases in which its missing rule is the only thing that holds.
+MUTANTS: dict[str, list[Case]] = {
+    "no_fence": [Case(effect, "fast", "stop", "turn.before", 2) for effect in ("keyed", "destructive", "probed")],
+    "no_before_row": [Case("destructive", "fast", "kill", "call.answered") for _ in range(3)],
+    "key_rederived": [Case("keyed", "fast", "kill", "call.answered") for _ in range(3)],
+    "early_takeover": [Case(effect, "slow_reply", "doubled") for effect in ("keyed", "destructive", "probed")],
+    "probe_believed_at_once": [Case("probed", "slow_act", "kill", "call.under_way") for _ in range(3)],
+    "retry_on_timeout": [Case(effect, "lost_reply") for effect in ("destructive", "destructive", "probed")],
+    "ack_lost": [Case(effect, "fast", "lost") for effect in ("pure", "keyed")],
+    "settle_without_right": [Case("destructive", "slow_act", "kill", "call.under_way") for _ in range(3)],
+    "trim_before_flush": [Case("notes") for _ in range(2)],
+    "deferred_finish_lost": [Case(effect) for effect in ("pure", "keyed")],
+}
+
+
+def mutant(name: str) -> Order:
+    return Order([_listed(MUTANTS[name])], mutant=name, size=3, seconds=60)
+
+
+def _listed(cases: list[Case]) -> Json:
+    return {"kind": "listed", "with": {"cases": [case.json() for case in cases]}}
