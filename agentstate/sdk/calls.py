@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from agentstate.core import canonical
@@ -72,7 +73,10 @@ def _ask_probe(call: Call, key: str) -> Any:
     if asked is None:
         return Unknown("the tool of this worker has no probe")
     answer = asked(key)
-    return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+    if not inspect.iscoroutine(answer):
+        return answer
+    with ThreadPoolExecutor(1) as thread:  # this one may have an event loop that is running
+        return thread.submit(asyncio.run, answer).result()
 
 
 class Attempt:

@@ -113,4 +113,7 @@ def _drop_docstring(node: ast.AST) -> None:
 
 def _byte_code(fn: Any) -> bytes:
     code = getattr(fn, "__code__", None)
-    return code.co_code + repr(code.co_names).encode() if code is not None else repr(fn).encode()
+    if code is None:
+        return repr(type(fn)).encode()
+    constants = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
+    return bytes(code.co_code) + repr((code.co_names, constants)).encode()

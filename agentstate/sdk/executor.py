@@ -229,6 +229,7 @@ class Executor:
 
     def _generation(self) -> Park | End | Continue:
         try:
+            self.check_boundary()
             result = contextvars.copy_context().run(self._call_main)
             self.leave(self._scope)
             return self._ending_of(result)

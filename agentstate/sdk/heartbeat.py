@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from agentstate.sdk.turns import Turns
 
 DEFERRED_S = 0.25  # a result waits at most so long for a turn to ride in
 _SHOWN_S = 0.05
+log = logging.getLogger("agentstate.sdk")
 _HURRY_S = 0.05
 
 
@@ -79,7 +81,10 @@ class Heartbeat:
                 self._asleep_until = 0.0
                 if self._stopping:
                     return
-            self._work()
+            try:
+                self._work()
+            except Exception:  # this thread is the watchdog: it must outlive a store that breaks
+                log.exception("the heartbeat of %s stumbled", self._claim.run_id)
 
     def _next(self) -> float:
         dues = [self._renew_at, self._flights.next_end(), self._show_at]

@@ -29,17 +29,21 @@ POLL_S = 5.0  # also the longest time an idle child takes to notice a stop
 AWAY_S_MAX = 15.0
 RESTART_S = 0.5
 _RESTART_S_MAX = 30.0
+REFUSED_EXIT_CODE = 78  # EX_CONFIG: starting again mends nothing
 _LIVED_S = 10.0  # a child that lived so long restarts at once
 
 
 def worker(*agents: Agent, store: RunStore | None = None, concurrency: int = 1, name: str = "") -> None:
-    """Execute runs of these agents until told to stop. Call it from the main thread, before threads are started."""
+    """Execute runs of these agents until told to stop. Call it from the main thread, before threads are started.
+
+    A `store` of yours is used by every child: hand over an unused one, its connections cannot be shared.
+    Raises: SystemExit when the service refuses the agents (a wrong key, a schema it cannot take).
+    """
     if not agents:
         raise ValueError("Name the agents this worker hosts: st.worker(main).")
-    hosted = Hosted.of(agents)
-    for spec in hosted.specs.values():
-        _registered(store or default_store(), spec)
-    Supervisor(hosted, store=store, count=concurrency, name=name).run()
+    if store is None:
+        default_store()  # says at once what is missing
+    Supervisor(Hosted.of(agents), store=store, count=concurrency, name=name).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Supervisor:
         self._children: dict[int, float] = {}  # pid -> monotonic time of birth
         self._stops = 0
         self._pause_s = RESTART_S
+        self._is_refused = False
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,6 +116,8 @@ class Supervisor:
             self._reap()
         while self._children:
             self._reap()
+        if self._is_refused:
+            raise SystemExit(REFUSED_EXIT_CODE)
 
     def _fork(self) -> None:
         sys.stdout.flush()
@@ -121,10 +128,9 @@ class Supervisor:
             return
         code = 1
         try:
-            Child(self._hosted, store=self._store, name=self._name).run()
-            code = 0
+            code = Child(self._hosted, store=self._store, name=self._name).run()
         except Exception as error:
-            print(f"agentstate worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            _say(f"{type(error).__name__}: {error}")
         finally:
             os._exit(code)
 
@@ -135,9 +141,12 @@ class Supervisor:
             self._children.clear()
             return
         born_at = self._children.pop(pid, None)
+        if os.waitstatus_to_exitcode(status) == REFUSED_EXIT_CODE:
+            self._is_refused = True
+            self._on_signal(signal.SIGTERM, None)
         if born_at is None or self._stops:
             return
-        print(f"agentstate worker: child {pid} ended with {_ending(status)}, restarting", file=sys.stderr, flush=True)
+        _say(f"child {pid} ended with {_ending(status)}, restarting")
         self._slow_down(time.monotonic() - born_at)
 
     def _slow_down(self, lived_s: float) -> None:
@@ -164,21 +173,31 @@ class Child:
     _stopping: bool = field(default=False, init=False)
     _executor: Executor | None = field(default=None, init=False)
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """The exit code."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
         store = self.store or default_store()
         info = worker_info(self.name)
-        pause_s = RESTART_S
+        is_registered, pause_s = False, RESTART_S
         while not self._stopping:
             try:
+                is_registered = is_registered or self._register(store)
                 serve_one(store, self.hosted, info=info, wait_s=POLL_S, on_claimed=self._claimed)
                 pause_s = RESTART_S
             except DomainError as error:
-                print(f"agentstate worker {os.getpid()}: {error}", file=sys.stderr, flush=True)
+                _say(str(error))
+                if not is_registered and error.http_status < 500:
+                    return REFUSED_EXIT_CODE
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, AWAY_S_MAX)
             self._executor = None
+        return 0
+
+    def _register(self, store: RunStore) -> bool:
+        for spec in self.hosted.specs.values():
+            store.register(spec)
+        return True
 
     def _claimed(self, executor: Executor) -> None:
         self._executor = executor
@@ -203,17 +222,8 @@ def _renewed(store: RunStore, claim: Claim, asked_at: float, monotonic: Callable
     return again_at
 
 
-def _registered(store: RunStore, spec: AgentSpec) -> None:
-    pause_s = RESTART_S
-    while True:
-        try:
-            return store.register(spec)
-        except DomainError as error:
-            if error.http_status < 500:
-                raise
-            print(f"agentstate worker: {error}", file=sys.stderr, flush=True)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, AWAY_S_MAX)
+def _say(text: str) -> None:
+    print(f"agentstate worker {os.getpid()}: {text}", file=sys.stderr, flush=True)
 
 
 def _read(path: Path) -> str:

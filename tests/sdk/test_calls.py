@@ -204,6 +204,28 @@ def test_a_probed_call_that_got_no_answer_is_asked_about() -> None:
     assert store.steps(info.run_id)[0].source == "probe"
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["tool", "async tool"])
+def test_a_probe_may_be_async(is_async: bool) -> None:
+    async def probe(key: str) -> Any:
+        await asyncio.sleep(0)
+        return st.Happened("found")
+
+    def post() -> str:
+        raise httpx.ReadTimeout("?")
+
+    async def post_async() -> str:
+        raise httpx.ReadTimeout("?")
+
+    tool: st.Step[[], Any] = st.tool(effect="probed", probe=probe, name="post")(post_async if is_async else post)
+
+    @st.agent("async-probe", tools=[tool])
+    async def main() -> Any:
+        return await tool() if is_async else tool()
+
+    info, _ = driven(main)
+    assert info.output == "found"
+
+
 def test_a_probe_that_knows_nothing_three_times_leaves_it_to_a_person() -> None:
     @st.tool(effect="probed", probe=lambda key: 1 / 0)
     def post() -> str:

@@ -189,6 +189,18 @@ def test_control_is_obeyed_before_the_next_step(control: str, status: str) -> No
         assert CALLS.count("one") == 1
 
 
+def test_a_snapshot_agent_without_steps_is_stopped_between_its_turns() -> None:
+    @st.agent("endless", mode="snapshot")
+    def main(state: dict[str, int]) -> dict[str, int]:
+        if state["n"] == 3:
+            store.pause(next(iter(store.runs)))
+        return {"n": state["n"] + 1}
+
+    store = MemoryStore()
+    info = run_agent(main, {"n": 0}, store=store)
+    assert (info.status, store.runs[info.run_id].base) == ("paused", {"n": 4})
+
+
 def test_a_budget_that_is_used_up_asks_a_person() -> None:
     @st.agent("spender", tools=[look])
     def main() -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import agentstate as st
+from agentstate.core.errors import Unauthorised
+from agentstate.sdk.store import AgentSpec
 from agentstate.sdk.worker import worker_info
 from agentstate.testing import MemoryStore
 from tests.sdk import remote
@@ -91,6 +93,18 @@ def test_a_stuck_call_ends_its_child_and_is_never_repeated(
     until(lambda: store.get(run_id).status == "in_doubt")
     assert ledger.read_text() == "called\n"
     until(lambda: len(children(process)) == 2)
+
+
+def test_a_worker_that_the_service_refuses_ends_and_says_why(tmp_path: Path) -> None:
+    class Refusing(MemoryStore):
+        def register(self, agent: AgentSpec) -> None:
+            raise Unauthorised("the key has expired")
+
+    with remote.served(Refusing(), str(tmp_path / "refusing")):
+        command = [sys.executable, "-m", "tests.sdk.remote", str(tmp_path / "refusing")]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=WAIT_S, text=True)
+    assert ended.returncode == 78
+    assert "the key has expired" in ended.stderr
 
 
 def test_a_worker_process_is_named_for_ever() -> None:
