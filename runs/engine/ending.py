@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from typing import Any, NamedTuple
 
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, Fenced
@@ -19,14 +18,20 @@ from runs.services import clock, proofs, waiting_times
 from runs.states import StepStatus
 
 
-def digest(tenant_id: UUID, done: list[tuple[KnownStep, StepFinish, bytes]]) -> bytes:
+class Done(NamedTuple):
+    """The plain end of a step."""
+
+    known: KnownStep
+    finish: StepFinish
+    output: bytes  # canonical
+    output_hash: bytes
+
+
+def digest(done: Sequence[Done]) -> bytes:
     """What the frame chain says of the steps that ended in its turn: a changed step row breaks the chain."""
-    ended = sorted(done, key=lambda item: item[0].seq)
+    ended = sorted(done, key=lambda item: item.known.seq)
     return digest_of(
-        [
-            step_line(known.seq, known.identity, known.key, sealing.fingerprint(tenant_id, output))
-            for known, _, output in ended
-        ]
+        [step_line(known.seq, known.identity, known.key, output_hash) for known, _, _, output_hash in ended]
     )
 
 
@@ -38,12 +43,13 @@ def step_line(seq: int, identity: str, key: str | None, output_hash: bytes) -> b
     return canonical.dumps([seq, identity, key, output_hash.hex()])
 
 
-def finish_json(session: RunSession, known: KnownStep, finish: StepFinish, output: bytes, body: Any) -> dict[str, Any]:
+def finish_json(session: RunSession, done: Done, body: Any) -> dict[str, Any]:
     """The end for runs_turn."""
+    known, finish, output, output_hash = done
     made: dict[str, Any] = {
         "seq": known.seq,
         "body": body(session.seal_step(known.identity, "output", output)),
-        "hash": body(sealing.fingerprint(session.tenant_id, output)),
+        "hash": body(output_hash),
     }
     if finish.usage:
         made["model"] = finish.usage.model

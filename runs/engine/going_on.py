@@ -38,7 +38,7 @@ def _continue(session: RunSession, run: Run) -> str:
     run.save(update_fields=["generation", "generation_frame", "generation_seq"])
     session.generation = run.generation
     session.base_state = session.state
-    session.steps.clear()
+    session.forget_steps()
     return run.status
 
 

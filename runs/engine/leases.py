@@ -7,12 +7,10 @@ from datetime import timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
 
-from agentstate.core.errors import Fenced
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
-from agentstate.db import sql
-from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, Renewal, StepRecord
+from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, StepRecord
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
@@ -101,16 +99,6 @@ def claim_of(
         reason=reason,
         control=cast(Control | None, run.control or None),
     )
-
-
-def renew(tenant_id: UUID, run_id: UUID, *, fence: int, lease_s: float) -> Renewal:
-    """Raises: Fenced."""
-    found = sql.row(
-        "SELECT runs_renew(%s::uuid, %s::uuid, %s::bigint, %s::float8)", [tenant_id, run_id, fence, lease_s]
-    )
-    if found is None or found[0] is None:
-        raise Fenced(f"The lease of run {run_id} under fence {fence} has ended.")
-    return Renewal(lease_s=lease_s, control=found[0] or None)
 
 
 def _lock_free(run_id: UUID) -> Run | None:

@@ -58,10 +58,24 @@ class RunSession:
     worker_id: UUID | None = None
     last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
+    hinted_at: float = 0.0  # monotonic seconds of the last live hint
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _by_seq: dict[int, KnownStep] = field(default_factory=dict)
+    _started: dict[str, KnownStep] = field(default_factory=dict)  # may still hold some that have ended since
+
+    def keep(self, known: KnownStep) -> None:
+        """Know this step from now on; also to be told when a step has started again."""
+        self.steps[known.identity] = self._by_seq[known.seq] = known
+        if known.status == StepStatus.STARTED:
+            self._started[known.identity] = known
+
+    def forget_steps(self) -> None:
+        """The generation is closed."""
+        for steps in (self.steps, self._by_seq, self._started):
+            steps.clear()
 
     def by_seq(self, seq: int) -> KnownStep | None:
-        return next((known for known in self.steps.values() if known.seq == seq), None)
+        return self._by_seq.get(seq)
 
     def document(self, *, state: Any, window: list[dict[str, Any]], pending: list[str]) -> dict[str, Any]:
         """The checkpoint: agent state, scratchpad window, identities of the calls under way."""
@@ -73,7 +87,10 @@ class RunSession:
         }
 
     def pending(self) -> list[str]:
-        return [known.identity for known in self.steps.values() if known.status == StepStatus.STARTED]
+        """Identities of the started steps; costs as much as there are of those, not as the generation is long."""
+        started = StepStatus.STARTED
+        self._started = {identity: known for identity, known in self._started.items() if known.status == started}
+        return list(self._started)
 
     def seal_step(self, identity: str, part: str, plain: bytes) -> bytes:
         return sealing.seal_step(self.key, self.tenant_id, self.run_id, self.generation, identity, part, plain)
@@ -148,7 +165,7 @@ def remember(session: RunSession, step: Step, *, payload_sha: str) -> KnownStep:
         key=step.key,
         output_hash=None if step.output_hash is None else bytes(step.output_hash),
     )
-    session.steps[step.identity] = known
+    session.keep(known)
     return known
 
 

@@ -43,6 +43,7 @@ class NewStep:
     call_for_s: float
     start: StepStart
     output: bytes | None = None
+    output_hash: bytes | None = None
     question: Question | None = None
 
 
@@ -50,9 +51,10 @@ def prepare(session: RunSession, start: StepStart, *, position: int) -> NewStep:
     """Raises: Invalid, TooLarge."""
     _check_names(start)
     plain = sealing.canonical_payload(start.payload, what="payload")
-    output = None
+    output = output_hash = None
     if start.result is not None:
         output = sealing.canonical_payload(start.result.output, what="output")
+        output_hash = sealing.fingerprint(session.tenant_id, output)
     parent = session.steps.get(start.parent) if start.parent else None
     return NewStep(
         position=position,
@@ -69,6 +71,7 @@ def prepare(session: RunSession, start: StepStart, *, position: int) -> NewStep:
         call_for_s=session.lease_s * CALL_FOR_SHARE,
         start=start,
         output=output,
+        output_hash=output_hash,
         question=start.question,
     )
 
@@ -141,7 +144,7 @@ def start_json(session: RunSession, step: NewStep, body: Any) -> dict[str, Any]:
     }
     if step.output is not None:
         made["output"] = body(session.seal_step(step.identity, "output", step.output))
-        made["ohash"] = body(sealing.fingerprint(session.tenant_id, step.output))
+        made["ohash"] = body(step.output_hash)
     optional = {
         "parent": step.parent_seq,
         "key": step.key,
@@ -173,9 +176,9 @@ def remember(session: RunSession, step: NewStep, *, seq: int) -> KnownStep:
         attempt=1,
         payload_sha=step.sha,
         key=step.key,
-        output_hash=None if step.output is None else sealing.fingerprint(session.tenant_id, step.output),
+        output_hash=step.output_hash,
     )
-    session.steps[step.identity] = known
+    session.keep(known)
     return known
 
 
@@ -359,6 +362,7 @@ def _start_row(session: RunSession, run: Run, step: Step) -> None:
     step.save()
     known = session.steps[step.identity]
     known.status, known.fence, known.attempt, known.key = step.status, step.fence, step.attempt, step.key
+    session.keep(known)
 
 
 def _keep_attempt(session: RunSession, step: Step) -> None:

@@ -37,7 +37,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 from runs import scratchpad, sealing
-from runs.engine import leases, turns
+from runs.engine import leases, renewing, turns
 from runs.engine import session as sessions
 from runs.engine.presence import Presence
 from runs.engine.session import RunSession
@@ -158,7 +158,7 @@ class LocalStore:
         if self._presence is not None:
             return self._presence.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
         with self._database():
-            return leases.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
+            return renewing.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
         with self._database():

@@ -6,6 +6,7 @@ question, a second attempt, a pause, the end) happens in one transaction togethe
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,8 @@ from agentstate.sdk.store import UNCHANGED, Begun, Continue, End, Entry, Park, S
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import blobs
 from runs import scratchpad, sealing
-from runs.engine import ending, going_on, starting
+from runs.engine import ending, going_on, renewing, starting
+from runs.engine.ending import Done
 from runs.engine.session import WINDOW_ENTRIES, KnownStep, RunSession
 from runs.engine.starting import NewStep
 
@@ -31,7 +33,8 @@ register("turn.committed", "the turn's commit / its reply to the executor")
 register("turn.cold", "the hot part inside the transaction / the rest of it")
 register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
 
-TURN_SQL = "SELECT runs_turn(%s::uuid, %s::uuid, %s::bigint, %s::text::jsonb, %s::bytea[])"
+HINT_EVERY_S = 0.1
+TURN_SQL = "SELECT runs_turn(%s::uuid, %s::uuid, %s::bigint, %s::text::jsonb, %b::bytea[])"  # bodies in binary
 
 
 class StaleSession(Exception):
@@ -42,7 +45,7 @@ class StaleSession(Exception):
 class Plan:
     """A turn, judged: `done` and `new` go into the SQL call, the rest is done beside it in one transaction."""
 
-    done: list[tuple[KnownStep, StepFinish, bytes]] = field(default_factory=list)  # with canonical output
+    done: list[Done] = field(default_factory=list)
     other_ends: list[tuple[KnownStep, StepFinish]] = field(default_factory=list)
     new: list[NewStep] = field(default_factory=list)
     old: list[tuple[int, StepStart]] = field(default_factory=list)  # (position in the turn, start)
@@ -63,7 +66,7 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
         if session.broken:
             raise StaleSession
         if session.last is not None and session.last[0] == turn:
-            return session.last[1]
+            return _again(session, turn, session.last[1])
         fresh = [entry for entry in turn.entries if entry.n > session.entry_seq]
         plan = _plan(session, turn)
         state = session.state if turn.state is UNCHANGED else turn.state
@@ -75,18 +78,36 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
             reply = _record(session, plan, state, window, fresh)
         else:
             reply = _record_in_transaction(session, plan, state, window, fresh)
-        session.last = (turn, reply) if _is_settled(reply) else None
+        session.last = (turn, reply)
         hit("turn.committed")
     hit("turn.scratchpad")
     if fresh:
         scratchpad.flushed(session, fresh)
-    wake.publish(f"as:{session.tenant_id}:live:{session.run_id}", "")
+    _hint(session, at_once=not plan.is_plain())
     return reply
 
 
-def _is_settled(reply: TurnReply) -> bool:
-    """Whether the same turn, sent again, would be told the same; one that waits asks again to hear something new."""
-    return reply.control is None and all(begun.action in ("execute", "replay") for begun in reply.begun)
+def _hint(session: RunSession, *, at_once: bool) -> None:
+    """Tell open pages to look, at most ten times a second: a hint costs a turn a fifth of its time.
+
+    A page that found something new looks once more a second later, so the last turn of a burst is seen too.
+    """
+    now = time.monotonic()
+    if at_once or now - session.hinted_at >= HINT_EVERY_S:
+        session.hinted_at = now
+        wake.publish(f"as:{session.tenant_id}:live:{session.run_id}", "")
+
+
+def _again(session: RunSession, turn: Turn, reply: TurnReply) -> TurnReply:
+    """The same turn again: its reply was lost. Raises: Fenced, StaleSession.
+
+    Steps it began are ruled on anew from their rows: the time in which they may be called runs from the first reply.
+    """
+    if turn.start or turn.then is None:
+        raise StaleSession
+    if reply.status == "running":
+        renewing.renew(session.tenant_id, session.run_id, fence=session.fence, lease_s=session.lease_s)
+    return reply
 
 
 def _plan(session: RunSession, turn: Turn) -> Plan:
@@ -118,8 +139,9 @@ def _plan_finish(session: RunSession, plan: Plan, finish: StepFinish) -> None:
         plan.other_ends.append((known, finish))
         return
     output = sealing.canonical_payload(finish.output, what="output")
+    output_hash = sealing.fingerprint(session.tenant_id, output)
     if known.status == "done":
-        if known.output_hash != sealing.fingerprint(session.tenant_id, output):
+        if known.output_hash != output_hash:
             raise Conflict(
                 f"Step {known.seq} {known.name} is done with another result already; the recorded one stays.",
                 field="/finish/output",
@@ -127,7 +149,7 @@ def _plan_finish(session: RunSession, plan: Plan, finish: StepFinish) -> None:
         return
     if known.status != "started":
         raise Conflict(f"Step {known.seq} {known.name} is {known.status}, so it cannot be finished.")
-    plan.done.append((known, finish, output))
+    plan.done.append(Done(known, finish, output, output_hash))
 
 
 def _window(session: RunSession, entries: Any) -> list[dict[str, Any]]:
@@ -146,14 +168,13 @@ def _record(
     """The SQL call and, when it landed, the session brought up to date."""
     bodies: list[bytes] = [b"", b"", b""]
     message = _message(session, plan, entries, bodies)
-    pending = [
-        identity for identity in session.pending() if identity not in {known.identity for known, _, _ in plan.done}
-    ]
+    ended = {done.known.identity for done in plan.done}
+    pending = [identity for identity in session.pending() if identity not in ended]
     pending += [step.identity for step in plan.new if step.status == "started"]
     frame = session.writer.prepare(
         session.document(state=state, window=window, pending=pending),
         boundary=plan.is_boundary(),
-        steps_digest=ending.digest(session.tenant_id, plan.done),
+        steps_digest=ending.digest(plan.done),
         kind=_frame_kind(plan, kind),
         generation=session.generation,
         step_seq=session.step_seq,
@@ -174,7 +195,7 @@ def _record(
     answer = None if found is None or found[0] is None else orjson.loads(found[0])
     if answer is None:
         raise Fenced(f"Run {session.run_id} belongs to another worker, or its lease (fence {session.fence}) has ended.")
-    if answer.get("stale"):
+    if answer.get("stale") or answer.get("again"):  # again: it landed, but its reply was lost
         raise StaleSession
     if "refused" in answer:
         return _without_starts(session, plan, state, window, entries, answer["refused"])
@@ -233,19 +254,17 @@ def _message(session: RunSession, plan: Plan, entries: Any, bodies: list[bytes])
 
     message: dict[str, Any] = {
         "lease_s": session.lease_s,
-        "turn": {"ended": [known.seq for known, _, _ in plan.done], "begun": len(plan.new)},
+        "turn": {"ended": [done.known.seq for done in plan.done], "begun": len(plan.new)},
     }
     audit = []
     if plan.done:
-        message["finish"] = [
-            ending.finish_json(session, known, finish, output, body) for known, finish, output in plan.done
-        ]
-        usage = [finish.usage for _, finish, _ in plan.done if finish.usage]
+        message["finish"] = [ending.finish_json(session, done, body) for done in plan.done]
+        usage = [done.finish.usage for done in plan.done if done.finish.usage]
         if usage:
             message["tin"] = sum(item.tokens_in for item in usage)
             message["tout"] = sum(item.tokens_out for item in usage)
             message["cost"] = sum(item.cost for item in usage)
-        audit += [starting.effect_act(known, "settled") for known, _, _ in plan.done if known.key]
+        audit += [starting.effect_act(done.known, "settled") for done in plan.done if done.known.key]
     if plan.new:
         message["start"] = [starting.start_json(session, step, body) for step in plan.new]
         audit += [starting.effect_act(step, "claimed") for step in plan.new if step.key and step.status == "started"]
@@ -265,9 +284,9 @@ def _entry_message(session: RunSession, entry: Entry, body: Any) -> dict[str, An
 def _landed(
     session: RunSession, plan: Plan, first_seq: int, state: Any, window: list[dict[str, Any]], entries: Any
 ) -> None:
-    for known, _, output in plan.done:
-        known.status = "done"
-        known.output_hash = sealing.fingerprint(session.tenant_id, output)
+    for done in plan.done:
+        done.known.status = "done"
+        done.known.output_hash = done.output_hash
     for offset, step in enumerate(plan.new):
         known = starting.remember(session, step, seq=first_seq + offset)
         plan.replies[step.position] = starting.begun(step, known, session)

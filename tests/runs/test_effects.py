@@ -278,3 +278,23 @@ def test_an_effect_is_recorded_before_it_is_called(desk: Desk) -> None:
     with pytest.raises(Invalid, match="before it is called"):
         desk.store.turn(claim, Turn(start=[start]))
     assert desk.run(claim).step_seq == 0
+
+
+def test_a_turn_repeated_after_its_reply_was_lost_gets_the_time_that_is_left(desk: Desk) -> None:
+    claim = desk.start()
+    turn = Turn(start=[StepStart("refund#1", "refund", effect="destructive", timeout_s=2.0)])
+    first = desk.store.turn(claim, turn).begun[0]
+    desk.age(claim, seconds=1)
+    second = desk.store.turn(claim, turn).begun[0]
+    assert (second.action, second.attempt, second.key) == ("execute", 1, first.key)
+    assert second.call_for_s <= first.call_for_s - 1
+    assert desk.step(claim).sent == 1
+
+
+def test_a_turn_repeated_under_a_lost_lease_is_fenced_and_never_told_to_call(desk: Desk) -> None:
+    claim = desk.start()
+    turn = Turn(start=[StepStart("refund#1", "refund", effect="destructive", timeout_s=2.0)])
+    desk.store.turn(claim, turn)
+    desk.retake(claim)
+    with pytest.raises(Fenced):
+        desk.store.turn(claim, turn)
