@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from agentstate.core.errors import Fenced
 from agentstate.db import sql
-from agentstate.sdk.store import Renewal
+from agentstate.sdk.store import Control, Renewal
 
 
 def renew(tenant_id: UUID, run_id: UUID, *, fence: int, lease_s: float) -> Renewal:
