@@ -1,37 +1,44 @@
-"""A caller that goes away takes nothing with it, and the API answers under Django's own handler too."""
+"""Callers that go away, connections that break, and Django's own handler: the API answers, and loses nothing."""
 
 from __future__ import annotations
 
 import json
 import socket
 
+import psycopg
+from django.conf import settings
+from django.db import connection
 from django.test import Client
 
-from agentstate.sdk.store import Claim
+from agentstate.dev.testing import superuser_url
+from agentstate.sdk.store import Claim, StepFinish, StepStart, Turn
 from tests.api.conftest import AGENT, WORKER, Caller
+from tests.api.problems import refused
 
-WANTED = {
-    "worker": {"name": "gone"},
-    "agents": {"cleaner": {"name": "cleaner", "version": "1"}},
-    "wait_s": 25,
-}
+POLLS = 8
+WANTED = {"agents": {"cleaner": {"name": "cleaner", "version": "1"}}, "wait_s": 25}
+DROP = "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s and pid <> %s"
+DROP += " and datname = current_database()"  # other workers of this session have their own
 
 
-def test_a_poll_whose_caller_hung_up_takes_no_run(api: Caller) -> None:
-    polls = [open_poll(api) for _ in range(8)]
-    assert api("GET", "/agents").status_code == 200  # the server has read them: it answers in the order of arrival
+def test_a_poll_whose_caller_hung_up_keeps_no_run(api: Caller) -> None:
+    polls = [open_poll(api, f"gone-{number}") for number in range(POLLS)]
+    while api("GET", "/agents").json()["agents"][0]["workers"] < POLLS:
+        pass  # a poll is known as a worker from its first look on
     for poll in polls:
         poll.close()
     run = api.store().admit("cleaner", None)
-    claim = api.store().claim(WORKER, agents={"cleaner": AGENT}, wait_s=3)
+    claim = api.store().claim(WORKER, agents={"cleaner": AGENT}, wait_s=20)
     assert claim is not None and claim.run_id == run.run_id
-    names = [event["detail"].get("to") for event in api("GET", f"/runs/{run.run_id}/events").json()["events"]]
-    assert names.count("running") == claim.fence  # nobody's claim that we do not know of
+    details = [event["detail"] for event in api("GET", f"/runs/{run.run_id}/events").json()["events"]]
+    moves = [(detail["from"], detail["to"]) for detail in details if "from" in detail]
+    assert moves[-1] == ("queued", "running")
+    assert ("running", "running") not in moves  # taken over after a lease: somebody had it and was not there
 
 
-def open_poll(api: Caller) -> socket.socket:
+def open_poll(api: Caller, name: str) -> socket.socket:
     host, port = api.url.removeprefix("http://").split(":")
-    body = json.dumps(WANTED).encode()
+    body = json.dumps({**WANTED, "worker": {"name": name}}).encode()
     lines = ["POST /api/v1/runs/claim HTTP/1.1", "Host: localhost", f"Authorization: Bearer {api.token}"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
     opened = socket.create_connection((host, int(port)))
@@ -57,3 +64,17 @@ def test_the_same_views_answer_under_djangos_own_handler() -> None:
         assert answer["Content-Type"] == "application/problem+json"
     assert client.patch("/api/v1/runs").status_code == 405
     assert client.get("/api/v1/openapi.json").json()["info"]["title"] == "agentstate"
+
+
+def test_a_database_that_drops_its_connections_costs_a_repeat_and_nothing_else(claimed: tuple[Caller, Claim]) -> None:
+    api, claim = claimed
+    store = api.store()
+    reply = store.turn(claim, Turn(start=[StepStart("a#1", "a")]))
+    with psycopg.connect(superuser_url(connection.settings_dict["NAME"]), autocommit=True) as superuser:
+        ended = superuser.execute(DROP, [settings.APP_ROLE, connection.connection.info.backend_pid]).fetchall()
+    assert ended
+    assert store.turn(claim, Turn(finish=[StepFinish(reply.begun[0].seq, output=1)])).status == "running"
+    refusals = [answer for answer in (api("GET", "/runs") for _ in range(8)) if answer.status_code != 200]
+    for answer in refusals:
+        assert refused(answer, 503, "unavailable") and answer.headers["Retry-After"] == "1"
+    assert api("GET", f"/runs/{claim.run_id}/steps/1").json()["output"] == 1

@@ -188,4 +188,4 @@ def test_a_revoked_key_is_refused_by_acts_at_once_and_by_a_workers_calls_within_
     refused(api("GET", f"/runs/{claim.run_id}"), 401, "unauthorised")
     refused(api("POST", "/runs", {"agent": "cleaner"}), 401, "unauthorised")
     while api("PUT", f"/runs/{claim.run_id}/lease", headers=held).status_code == 200:
-        assert time.monotonic() < revoked_at + 3
+        assert time.monotonic() < revoked_at + 10  # one second, and room for a slow machine
