@@ -19,6 +19,7 @@ from runs.selectors import events, story
 
 router = Router()
 HEARTBEAT_S = 15.0
+AGAIN_S = 1.0  # after news: of a burst of turns only the first ones hint
 STREAM_S_MAX = 3600.0  # then the caller comes again, and its key is looked up again
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"}
 STREAMED = {
@@ -78,6 +79,7 @@ def _page(run_id: str, *, after: int, rows_max: int) -> tuple[EventPageOut, bool
 async def _stream(actor: Actor, run_id: str, *, after: int) -> AsyncIterator[bytes]:
     channel = f"as:{actors.tenant_of(actor)}:live:{parse_id('run', run_id)}"
     ends_at = asyncio.get_running_loop().time() + STREAM_S_MAX
+    patience_s = HEARTBEAT_S
     async with hub.listen(channel) as news:
         while asyncio.get_running_loop().time() < ends_at:
             news.clear()
@@ -88,5 +90,8 @@ async def _stream(actor: Actor, run_id: str, *, after: int) -> AsyncIterator[byt
             if over:
                 yield b"event: over\ndata: {}\n\n"
                 return
-            if not page.events and not await news.wait(HEARTBEAT_S):
+            if page.events:
+                patience_s = AGAIN_S
+            elif not await news.wait(patience_s):
+                patience_s = HEARTBEAT_S
                 yield b": beat\n\n"

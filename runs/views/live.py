@@ -23,6 +23,7 @@ from agentstate.http.hub import hub
 from agentstate.tenants.scope import tenant_scope
 
 HEARTBEAT_S = 15.0
+AGAIN_S = 1.0  # after news: of a burst of turns only the first ones hint
 REST_S = 0.15  # events of one run within this time are told as one
 RETRY_MS = 2000
 STREAM_S_MAX = 3600.0  # the browser opens a new one; access is checked anew
@@ -69,14 +70,15 @@ async def _events(tenant_id: UUID, run_id: UUID, *, seen: int) -> AsyncIterator[
             if found is None:
                 return
             seq, status, steps = found
-            if seq > seen:
+            is_news = seq > seen
+            if is_news:
                 seen = seq
                 data = orjson.dumps({"seq": seq, "status": status, "steps": steps}).decode()
                 yield f"id: {seq}\nevent: run\ndata: {data}\n\n".encode()
             if status in OVER:
                 yield b"event: over\ndata: {}\n\n"
                 return
-            if not await news.wait(HEARTBEAT_S):
+            if not await news.wait(AGAIN_S if is_news else HEARTBEAT_S) and not is_news:
                 yield b": beat\n\n"
             await asyncio.sleep(REST_S)
             news.clear()
