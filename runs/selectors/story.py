@@ -40,7 +40,8 @@ AROUND = """
 select (select coalesce(json_agg(q order by q.id), '[]')::text from (select id, step_seq, kind, tool, risk,
     requested_at, expires_at from runs_approval where run_id = %s and status = 'pending' order by id limit 20) q),
   (select coalesce(json_agg(e order by e.seq desc), '[]')::text from (select seq, at, detail from runs_event
-    where month = %s and run_id = %s and kind = 'takeover' order by seq desc limit 20) e)
+    where month = %s and run_id = %s and kind = 'status' and detail->>'from' = 'running' and detail->>'to' = 'running'
+    order by seq desc limit 20) e)
 """
 
 
@@ -140,7 +141,7 @@ class OpenQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """A worker was lost and another went on, from the run's own trace."""
+    """A worker was lost and another went on: the trace says running to running."""
 
     at: datetime
     detail: dict[str, Any] = field(default_factory=dict)

@@ -25,6 +25,8 @@ def run_list(request: TenantRequest) -> HttpResponse:
     if asked.startswith("run_"):
         return HttpResponseRedirect(reverse("run", args=[request.tenant.slug, asked[:80]]))
     wanted = selector.read_filter(request.GET)
+    if request.htmx and "newer" in request.GET:
+        return _news(request, wanted)
     found = selector.page(wanted, after=_id(request, "after"), before=_id(request, "before"))
     if request.GET.get("format") == "json":
         return twin([dataclasses.asdict(row) | {"id": row.public_id} for row in found.rows])
@@ -41,8 +43,21 @@ def run_list(request: TenantRequest) -> HttpResponse:
         "views": VIEWS,
         "query": request.GET.urlencode(),
         "first_page": first_page,
+        "newest": found.rows[0].public_id if first_page and found.rows else "",
     }
     return show(request, "runs/runs.html", context, partial="runs-found")
+
+
+def _news(request: TenantRequest, wanted: selector.RunFilter) -> HttpResponse:
+    """What a page that stays open asks for: how many runs came since, and the counts. No row moves by itself."""
+    newest = _id(request, "newer") or "run_" + "0" * 32
+    context: dict[str, object] = {
+        "newest": newest,
+        "new_runs": selector.newer_than(wanted, newest),
+        "counts": selector.counts(),
+        "wanted": wanted,
+    }
+    return show(request, "runs/runs.html", context, partial="runs-news")
 
 
 def _id(request: TenantRequest, name: str) -> str:

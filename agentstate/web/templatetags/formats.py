@@ -173,7 +173,7 @@ def size(count: int | None) -> str:
 
 @register.filter
 def number(count: int | None) -> str:
-    return "" if count is None else f"{count:,}"
+    return f"{count:,}" if isinstance(count, int) else ""  # a name the page does not know is ""
 
 
 @register.filter
