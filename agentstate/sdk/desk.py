@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from agentstate.core import canonical, ids
+from agentstate.core import ids
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.sdk.judgement import Approval, Row
+from agentstate.sdk.memory_run import Run, settled
 from agentstate.sdk.store import Control, Question, RunInfo
-
-if TYPE_CHECKING:
-    from agentstate.sdk.memory import Run
 
 Verdict = Literal["approve", "edit", "reject", "respond", "withdraw"]
 _LIVE = ("queued", "running", "waiting", "paused", "in_doubt")
@@ -77,7 +75,7 @@ class Desk:
             if row is None or row.status != "in_doubt":
                 raise Conflict(f"{identity} is {row.status if row else 'not there'}, not in doubt.")
             if verdict == "happened":
-                row.status, row.source, row.output, row.outcome = "done", "operator", _settled(output), "done"
+                row.status, row.source, row.output, row.outcome = "done", "operator", settled(output), "done"
             else:
                 open_at = row.call_by + row.timeout_s
                 if self.now() < open_at:
@@ -167,7 +165,7 @@ class Desk:
             approval.status = "rejected" if verdict == "reject" else "withdrawn"
             row.status, row.decision, row.message = "rejected", approval.status, approval.message
         elif approval.kind == "ask":
-            approval.status, approval.args = "responded", _settled(args if args is not None else approval.message)
+            approval.status, approval.args = "responded", settled(args if args is not None else approval.message)
             row.status, row.output, row.outcome, row.decision = "done", approval.args, "done", "responded"
         elif verdict == "respond":
             approval.status = "responded"
@@ -179,7 +177,7 @@ class Desk:
         _check_edit(approval.question, args)
         if edited:
             row.edit_version += 1
-        approval.status, approval.args = ("edited" if edited else "approved"), _settled(args)
+        approval.status, approval.args = ("edited" if edited else "approved"), settled(args)
         use_within_s = approval.question.use_within_s
         approval.use_by = None if use_within_s is None else self.now() + use_within_s
         row.derive_key()
@@ -243,7 +241,7 @@ class Desk:
 
     def _info(self, run: Run, *, created: bool = False) -> RunInfo:
         waiting_for = run.detail if run.status in ("waiting", "paused", "in_doubt") else ""
-        info = RunInfo(run.id, run.agent, run.status, created, _settled(run.output), run.failure, waiting_for)
+        info = RunInfo(run.id, run.agent, run.status, created, settled(run.output), run.failure, waiting_for)
         return replace(info, external_id=run.external_id)
 
 
@@ -258,7 +256,3 @@ def _check_edit(question: Question, args: Any) -> None:
     strange = set(args) ^ set(question.args)
     if strange:
         raise Invalid(f"{min(strange)} is missing, or no argument of this call.", field=f"/args/{min(strange)}")
-
-
-def _settled(value: Any) -> Any:
-    return canonical.loads(canonical.dumps(value))

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import inspect
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class Executor:
         self._on_stuck, self._suspend_always = on_stuck, suspend_always
         self._halted: RunInterrupted | None = None
         self._driven: Driven | None = None
+        self._closing = threading.Lock()  # the watchdog may give the run back while main ends
         self._is_stuck = self._is_shutting_down = False
         self._executed = 0
 
@@ -122,6 +124,8 @@ class Executor:
                     return self._close(End("failed", failure=failure_of(error)))
                 self._open_next(then.state)
         except LeaseLost as error:
+            if self._is_stuck:  # the call came back after it was given up: nothing is stuck, so the run need not wait
+                self._give_back()
             return self._driven or Driven(None, "lost", str(error))
         except DomainError as error:
             self.turns.bring_all_late()
@@ -283,16 +287,19 @@ class Executor:
         return Committed(newest, base=base), base
 
     def _close(self, then: Park | End) -> Driven:
-        if self._driven is None:
-            try:
-                reply = self.turns.close(then)
-            except Invalid as error:  # the service cannot keep the output: that is the run's failure, not its end
-                if not isinstance(then, End) or then.outcome != "succeeded":
-                    raise
-                then = End("failed", failure=failure_of(error))
-                reply = self.turns.close(then)
-            self._driven = Driven(then, reply.status)
-        return self._driven
+        with self._closing:
+            if self._driven is None:
+                self._driven = self._closed(then)
+            return self._driven
+
+    def _closed(self, then: Park | End) -> Driven:
+        try:
+            return Driven(then, self.turns.close(then).status)
+        except Invalid as error:  # the service cannot keep the output: that is the run's failure, not its end
+            if not isinstance(then, End) or then.outcome != "succeeded":
+                raise
+            then = End("failed", failure=failure_of(error))
+            return Driven(then, self.turns.close(then).status)
 
     # The watchdog's part, in the heartbeat thread
 
@@ -304,8 +311,10 @@ class Executor:
             self.turns.flush()
 
     def _leave_when_stuck(self) -> None:
-        if not self._is_stuck or self.flights.leaves():
-            return
+        if self._is_stuck and not self.flights.leaves():
+            self._give_back()
+            self._on_stuck()
+
+    def _give_back(self) -> None:
         with contextlib.suppress(RunInterrupted, DomainError):
             self._close(Park("retry", due_s=0.0, detail="a call took too long"))
-        self._on_stuck()

@@ -8,18 +8,17 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from agentstate.core import canonical, ids
-from agentstate.core.errors import Fenced, Invalid, NotFound, TooLarge
-from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, GENERATION_STEPS_MAX, STATE_BYTES_MAX
+from agentstate.core.errors import Fenced, Invalid, NotFound
+from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, GENERATION_STEPS_MAX
 from agentstate.sdk import judgement
 from agentstate.sdk.desk import Desk
 from agentstate.sdk.judgement import Approval, Moment, Row
 from agentstate.sdk.lease import TRUSTED_PART
+from agentstate.sdk.memory_run import Run, atomic, checked_state, record_of, settled
 from agentstate.sdk.store import (
     UNCHANGED,
     AgentSpec,
@@ -27,10 +26,8 @@ from agentstate.sdk.store import (
     Budget,
     Claim,
     Continue,
-    Control,
     End,
     Entry,
-    Failure,
     Park,
     Renewal,
     RunInfo,
@@ -43,52 +40,6 @@ from agentstate.sdk.store import (
 
 LIVE = ("queued", "running", "waiting", "paused", "in_doubt")
 _PARKED = {"in_doubt": "in_doubt", "pause": "paused", "code": "paused", "shutdown": "queued", "stop": "queued"}
-
-
-@dataclass(slots=True)
-class Run:
-    """One run with everything that belongs to it."""
-
-    id: str
-    agent: str
-    input: Any
-    external_id: str = ""
-    session: str = ""
-    trace_id: str = ""
-    tags: tuple[str, ...] = ()
-    budget: Budget | None = None
-    status: str = "queued"
-    reason: str = "start"
-    detail: str = ""
-    fence: int = 0
-    lease_until: float = 0.0
-    due_at: float | None = None
-    control: Control | None = None
-    generation: int = 0
-    base: Any = None
-    state: Any = None
-    rows: dict[str, Row] = field(default_factory=dict)  # of the open generation, by identity
-    closed_rows: list[Row] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    live_entries: list[Entry] = field(default_factory=list)
-    seq: int = 0
-    claims: int = 0
-    idle_claims: int = 0  # without progress
-    tokens: int = 0
-    cost: float = 0.0
-    created_at: float = 0.0
-    output: Any = None
-    failure: Failure | None = None
-    failed_steps: tuple[int, ...] = ()
-    fingerprint: dict[str, str] | None = None
-    late: list[StepFinish] = field(default_factory=list)
-    approvals: list[Approval] = field(default_factory=list)
-    last: tuple[int, bytes, TurnReply] | None = None  # fence, the turn, its answer
-    events: list[str] = field(default_factory=list)
-    admitted_by: str = ""  # Idempotency-Key of the admission
-
-    def all_rows(self) -> list[Row]:
-        return [*self.closed_rows, *self.rows.values()]
 
 
 class MemoryStore(Desk):
@@ -137,7 +88,7 @@ class MemoryStore(Desk):
             if known is not None:
                 return self._info(known)
             self._free_session(session, session_policy)
-            run = Run(ids.public_id("run", ids.new_id()), agent, _settled(input), external_id, session)
+            run = Run(ids.public_id("run", ids.new_id()), agent, settled(input), external_id, session)
             run.tags, run.budget, run.created_at = tuple(tags), budget, self.now()
             run.trace_id = trace_id or ids.new_id().hex
             self.runs[run.id] = run
@@ -171,7 +122,7 @@ class MemoryStore(Desk):
             return Renewal(self.lease_s, run.control)
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
-        with self._changed, _atomic(self._run(claim.run_id), turn) as run:
+        with self._changed, atomic(self._run(claim.run_id), turn) as run:
             said = repr(turn).encode()
             if run.last is not None and run.last[:2] == (claim.fence, said):
                 return run.last[2]
@@ -234,11 +185,11 @@ class MemoryStore(Desk):
             run.fence,
             self.lease_s,
             mode=spec.mode,
-            input=_settled(run.input),
-            state=_settled(run.state),
-            base_state=_settled(run.base),
+            input=settled(run.input),
+            state=settled(run.state),
+            base_state=settled(run.base),
             generation=run.generation,
-            history=tuple(_record(row) for row in run.rows.values() if not row.is_taken_back),
+            history=tuple(record_of(row) for row in run.rows.values() if not row.is_taken_back),
             entries=tuple(run.entries),
             entry_next=max((entry.n for entry in run.entries), default=0) + 1,
             trace_id=run.trace_id,
@@ -271,7 +222,7 @@ class MemoryStore(Desk):
         known = {entry.n for entry in run.entries}
         run.entries.extend(entry for entry in turn.entries if entry.n not in known)
         if turn.state is not UNCHANGED:
-            run.state = _state(turn.state)
+            run.state = checked_state(turn.state)
         self._check_budget(run)
         reads = [start for start in turn.start if start.result is not None]
         starts = reads if run.control is not None else turn.start
@@ -291,7 +242,7 @@ class MemoryStore(Desk):
             raise Invalid(f"There is no step {end.seq} in this run.", field="/finish")
         was_done = row.status == "done"
         end = copy.copy(end)
-        object.__setattr__(end, "output", _settled(end.output))
+        object.__setattr__(end, "output", settled(end.output))
         judgement.finish(row, end, now=moment.now, fence=moment.fence)
         if end.usage is not None and not was_done:
             run.tokens += end.usage.tokens_in + end.usage.tokens_out
@@ -309,7 +260,7 @@ class MemoryStore(Desk):
         return judgement.begin(row, moment)
 
     def _new_row(self, run: Run, start: StepStart, moment: Moment) -> Row:
-        payload = _settled(start.payload)
+        payload = settled(start.payload)
         sha = canonical.digest(payload).hex()
         row = Row(
             self.tenant,
@@ -327,7 +278,7 @@ class MemoryStore(Desk):
         row.settles_within_s = start.settles_within_s or 0.0
         row.timeout_s = row.timeout_s if start.timeout_s is None else start.timeout_s
         if start.result is not None:
-            row.status, row.outcome, row.output = "done", "done", _settled(start.result.output)
+            row.status, row.outcome, row.output = "done", "done", settled(start.result.output)
         elif start.kind == "timer":
             row.status, row.due_at = "waiting", moment.now + (start.due_s or 0.0)
         elif start.question is not None:
@@ -337,7 +288,7 @@ class MemoryStore(Desk):
     def _ask(self, run: Run, row: Row, question: Any, now: float) -> Approval:
         approval = Approval(ids.public_id("apr", ids.new_id()), run.id, row.seq, question)
         approval.kind = "tool" if question.tool else "ask"
-        approval.args = _settled(question.args)
+        approval.args = settled(question.args)
         approval.expires_at = None if question.expires_in_s is None else now + question.expires_in_s
         run.approvals.append(approval)
         return approval
@@ -353,14 +304,14 @@ class MemoryStore(Desk):
 
     def _go_on(self, run: Run, then: Park | End | Continue) -> None:
         if isinstance(then, Continue):
-            run.base, run.state = _settled(then.state), _state(then.state)
+            run.base, run.state = settled(then.state), checked_state(then.state)
             run.closed_rows.extend(run.rows.values())
             run.rows = {}
             run.generation += 1
             return
         run.lease_until = 0.0
         if isinstance(then, End):
-            run.status, run.output, run.failure = then.outcome, _settled(then.output), then.failure
+            run.status, run.output, run.failure = then.outcome, settled(then.output), then.failure
             run.failed_steps = tuple(then.steps)
             self._withdraw_open(run)
         else:
@@ -378,41 +329,3 @@ class MemoryStore(Desk):
             self._ask_for_budget(run)
         if park.why in ("approval", "in_doubt") and not self._is_undecided(run):
             self._wake(run)
-
-
-@contextmanager
-def _atomic(run: Run, turn: Turn) -> Iterator[Run]:
-    """All of a turn or nothing of it: what it may touch is put back in place."""
-    named = {start.identity for start in turn.start}
-    ended = {end.seq for end in turn.finish}
-    rows = [row for row in run.rows.values() if row.identity in named or row.seq in ended]
-    touched: list[Any] = [run, *rows, *(row.approval for row in rows if row.approval is not None)]
-    before = [(thing, {name: _kept(getattr(thing, name)) for name in thing.__slots__}) for thing in touched]
-    try:
-        yield run
-    except BaseException:
-        for thing, values in before:
-            for name, value in values.items():
-                setattr(thing, name, value)
-        raise
-
-
-def _kept(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, (list, dict)) else value
-
-
-def _settled(value: Any) -> Any:
-    return canonical.loads(canonical.dumps(value))
-
-
-def _state(value: Any) -> Any:
-    raw = canonical.dumps(value, where="/state")
-    if len(raw) > STATE_BYTES_MAX:
-        raise TooLarge(f"The state is {len(raw):,} bytes, at most {STATE_BYTES_MAX:,} are kept.", field="/state")
-    return canonical.loads(raw)
-
-
-def _record(row: Row) -> Any:
-    record = row.record()
-    object.__setattr__(record, "output", _settled(record.output))
-    return record

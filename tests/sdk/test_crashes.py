@@ -34,10 +34,14 @@ def plan(n: int) -> list[int]:
     return list(range(n))
 
 
+def booked(item: int, key: str) -> str:
+    WORLD.append(("book", key))
+    return str(REMEMBERED.setdefault(key, f"booking {item}"))
+
+
 @st.tool(effect="keyed", window="24h")
 def book(item: int, *, idempotency_key: str = "") -> str:
-    WORLD.append(("book", idempotency_key))
-    return str(REMEMBERED.setdefault(idempotency_key, f"booking {item}"))
+    return booked(item, idempotency_key)
 
 
 def seen(key: str) -> Any:
@@ -61,18 +65,40 @@ def delete(path: str) -> str:
 def mixed(n: int) -> dict[str, Any]:
     token = str(st.uuid())
     items = plan(n)
-    booked = st.gather(*(functools.partial(book, item) for item in items))
-    sent = send(f"{len(booked)} for {len(token)}")
+    bookings = st.gather(*(functools.partial(book, item) for item in items))
+    sent = send(f"{len(bookings)} for {len(token)}")
     gone = delete("/tmp/x")
-    return {"booked": booked, "sent": sent, "gone": gone, "at": isinstance(st.now().isoformat(), str)}
+    return {"booked": bookings, "sent": sent, "gone": gone, "at": isinstance(st.now().isoformat(), str)}
 
 
+@st.tool(effect="keyed", window="24h", name="book")
+async def book_async(item: int, *, idempotency_key: str = "") -> str:
+    return booked(item, idempotency_key)
+
+
+@st.tool(effect="destructive", name="delete")
+async def delete_async(path: str) -> str:
+    WORLD.append(("delete", path))
+    return path
+
+
+@st.agent("mixed")
+async def mixed_async(n: int) -> dict[str, Any]:
+    token = str(st.uuid())
+    items = plan(n)
+    bookings = await st.gather(*(book_async(item) for item in items))
+    sent = send(f"{len(bookings)} for {len(token)}")
+    gone = await delete_async("/tmp/x")
+    return {"booked": bookings, "sent": sent, "gone": gone, "at": isinstance(st.now().isoformat(), str)}
+
+
+AGENTS = {"sync": mixed, "async": mixed_async}
 EXPECTED = {"booked": ["booking 0", "booking 1"], "sent": "sent 2 for 36", "gone": "/tmp/x", "at": True}
 
 
-def drive(store: Any, memory: MemoryStore, *, suspend_always: bool = False) -> RunInfo:
+def drive(main: st.Agent, store: Any, memory: MemoryStore, *, suspend_always: bool = False) -> RunInfo:
     """To the end; a person answers for a call in doubt by looking at the other side's own book."""
-    info = run_agent(mixed, {"n": 2}, store=store, suspend_always=suspend_always)
+    info = run_agent(main, {"n": 2}, store=store, suspend_always=suspend_always)
     while info.status == "in_doubt":
         (row,) = [row for row in memory.steps(info.run_id) if row.status == "in_doubt"]
         assert row.name == "delete"
@@ -81,7 +107,7 @@ def drive(store: Any, memory: MemoryStore, *, suspend_always: bool = False) -> R
             memory.settle(info.run_id, row.identity, "happened", output="/tmp/x")
         else:
             memory.settle(info.run_id, row.identity, "not_happened")
-        info = run_agent(mixed, run_id=info.run_id, store=store, suspend_always=suspend_always)
+        info = run_agent(main, run_id=info.run_id, store=store, suspend_always=suspend_always)
     return info
 
 
@@ -93,14 +119,15 @@ def judge(info: RunInfo) -> None:
     assert len([1 for tool, _ in WORLD if tool == "send"]) == len({key for tool, key in WORLD if tool == "send"}) == 1
 
 
+@pytest.mark.parametrize("kind", AGENTS)
 @pytest.mark.parametrize("suspend_always", [False, True], ids=["straight", "suspending"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_killed_at_any_turn_repeats_nothing_destructive(when: When, suspend_always: bool) -> None:
+def test_a_worker_killed_at_any_turn_repeats_nothing_destructive(when: When, suspend_always: bool, kind: str) -> None:
     for at in range(1, TURNS_MAX):
         clean()
         memory = MemoryStore()
         store = Crashing(memory, at=at, when=when)
-        judge(drive(store, memory, suspend_always=suspend_always))
+        judge(drive(AGENTS[kind], store, memory, suspend_always=suspend_always))
         if store.turns < at:
             break
     else:
@@ -108,9 +135,12 @@ def test_a_worker_killed_at_any_turn_repeats_nothing_destructive(when: When, sus
     assert at > 6
 
 
+@pytest.mark.parametrize("kind", AGENTS)
 @pytest.mark.parametrize("victim", ["plan", "book", "send", "delete"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_worker_killed_around_the_call_itself(monkeypatch: pytest.MonkeyPatch, victim: str, moment: str) -> None:
+def test_a_worker_killed_around_the_call_itself(
+    monkeypatch: pytest.MonkeyPatch, victim: str, moment: str, kind: str
+) -> None:
     class Dying(list[tuple[str, str]]):
         armed = True
 
@@ -127,7 +157,7 @@ def test_a_worker_killed_around_the_call_itself(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setitem(globals(), "WORLD", Dying())
     memory = MemoryStore()
-    info = drive(memory, memory)
+    info = drive(AGENTS[kind], memory, memory)
     calls = Counter(WORLD)
     assert info.status == "succeeded"
     assert calls["delete", "/tmp/x"] == 1
