@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(params=STORES)
 def store_factory(request: pytest.FixtureRequest) -> Factory:
     if request.param == "memory":
-        return MemoryWorld
+        return cast(Factory, MemoryWorld)
     return request.getfixturevalue(f"{request.param}_factory")  # type: ignore[no-any-return]
 
 

@@ -28,9 +28,7 @@ def _clean() -> None:
 @pytest.fixture(params=["straight", "suspending"])
 def drive(request: pytest.FixtureRequest, world: World) -> Any:
     """run_agent on this world."""
-    return functools.partial(
-        run_agent, store=world.store, controls=world, suspend_always=request.param == "suspending"
-    )
+    return functools.partial(run_agent, store=world.store, controls=world, suspend_always=request.param == "suspending")
 
 
 def called(name: str) -> None:

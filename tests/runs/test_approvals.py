@@ -211,7 +211,7 @@ def test_a_decision_before_the_run_has_parked_is_not_lost(desk: Desk, bob: Actor
     decide(desk, bob, "approve")
     reply = desk.store.turn(claim, Turn(then=Park("approval")))
     assert reply.status == "queued"
-    assert desk.take(claim.run_id)
+    desk.take(claim.run_id)
 
 
 def test_a_free_question_is_answered_by_its_schema(desk: Desk, bob: Actor) -> None:

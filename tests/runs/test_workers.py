@@ -83,7 +83,8 @@ def test_before_the_lease_ends_a_lost_connection_frees_only_what_is_safe_to_repe
         run_id=desk.store.admit("desk", {}).run_id,
     )
     assert claim is not None
-    more = {"keyed": {"window_s": 60.0}, "probed": {"has_probe": True}}.get(effect, {})
+    classes: dict[str, dict[str, Any]] = {"keyed": {"window_s": 60.0}, "probed": {"has_probe": True}}
+    more = classes.get(effect, {})
     desk.begin(claim, "act", effect=effect, timeout_s=1.0, **more)
     with tenant_scope(desk.tenant_id):
         holder = Run.objects.get().worker_id
