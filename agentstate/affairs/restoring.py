@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from django.db.models.functions import Random
-
 from agentstate.audit.models import AuditEntry
 from agentstate.core.ids import parse_id
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import reading
 from runs.engine import hosting, rehearsal
 from runs.engine.rehearsal import Rehearsal
-from runs.models import Run
-from runs.states import RUN_LIVE
 
 
 def drill(tenant_id: UUID, *, runs_max: int = 20, run_id: UUID | None = None) -> list[Rehearsal]:
     """Rehearse live runs first, then a random choice of the others. Writes nothing."""
     agents = hosting.agents()
     found = []
-    for id, agent in _chosen(tenant_id, runs_max=runs_max, run_id=run_id):
+    for id, agent in rehearsal.chosen(tenant_id, runs_max=runs_max, run_id=run_id):
         rehearsed = rehearsal.rehearse(tenant_id, id, agents.get(agent))
         _compare_with_audit(tenant_id, rehearsed)
         found.append(rehearsed)
     return found
-
-
-def _chosen(tenant_id: UUID, *, runs_max: int, run_id: UUID | None) -> list[tuple[UUID, str]]:
-    with tenant_scope(tenant_id):
-        runs = Run.objects.values_list("id", "agent")
-        if run_id is not None:
-            return list(runs.filter(id=run_id))
-        live = list(runs.filter(status__in=sorted(RUN_LIVE)).order_by("-id")[:runs_max])
-        others = runs.exclude(status__in=sorted(RUN_LIVE)).order_by(Random())
-        return live + list(others[: max(0, runs_max - len(live))])
 
 
 def _compare_with_audit(tenant_id: UUID, rehearsed: Rehearsal) -> None:

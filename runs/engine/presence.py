@@ -14,6 +14,7 @@ import psycopg
 from django.db import connections
 
 from agentstate.core.errors import Fenced, Unavailable
+from agentstate.core.ids import public_id
 from agentstate.sdk.store import Renewal
 from runs.services.workers import LOCK_CLASS
 
@@ -44,7 +45,7 @@ class Presence:
                 self._reopen()
                 raise Unavailable("The database did not take the heartbeat.") from error
         if found is None or found[0] is None:
-            raise Fenced(f"The lease of run {run_id} under fence {fence} has ended.")
+            raise Fenced(f"The lease of {public_id('run', run_id)} under fence {fence} has ended.")
         return Renewal(lease_s=lease_s, control=found[0] or None)
 
     def close(self) -> None:

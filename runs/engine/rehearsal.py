@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.db.models.functions import Random
+
 from agentstate.core.errors import Corrupt, DomainError
 from agentstate.core.ids import public_id
 from agentstate.sdk.agents import Agent
@@ -35,6 +37,7 @@ from runs import sealing
 from runs.engine import ending, leases
 from runs.engine import session as sessions
 from runs.models import Run, Step
+from runs.states import RUN_LIVE
 
 LEASE_S = 3_600.0
 
@@ -119,6 +122,17 @@ def rehearse(tenant_id: UUID, run_id: UUID, agent: Agent | None) -> Rehearsal:
     if agent is not None:
         _replay(agent, claim, found)
     return found
+
+
+def chosen(tenant_id: UUID, *, runs_max: int, run_id: UUID | None) -> list[tuple[UUID, str]]:
+    """(run, agent): the one named, or live runs first and then a random choice of the others."""
+    with tenant_scope(tenant_id):
+        runs = Run.objects.values_list("id", "agent")
+        if run_id is not None:
+            return list(runs.filter(id=run_id))
+        live = list(runs.filter(status__in=sorted(RUN_LIVE)).order_by("-id")[:runs_max])
+        others = runs.exclude(status__in=sorted(RUN_LIVE)).order_by(Random())
+        return live + list(others[: max(0, runs_max - len(live))])
 
 
 def _verify_frames(run: Run, found: Rehearsal) -> None:

@@ -6,6 +6,7 @@ from typing import cast
 from uuid import UUID
 
 from agentstate.core.errors import Fenced
+from agentstate.core.ids import public_id
 from agentstate.db import sql
 from agentstate.sdk.store import Control, Renewal
 
@@ -16,5 +17,5 @@ def renew(tenant_id: UUID, run_id: UUID, *, fence: int, lease_s: float) -> Renew
         "SELECT runs_renew(%s::uuid, %s::uuid, %s::bigint, %s::float8)", [tenant_id, run_id, fence, lease_s]
     )
     if found is None or found[0] is None:
-        raise Fenced(f"The lease of run {run_id} under fence {fence} has ended.")
+        raise Fenced(f"The lease of {public_id('run', run_id)} under fence {fence} has ended.")
     return Renewal(lease_s=lease_s, control=cast(Control | None, found[0] or None))

@@ -78,6 +78,7 @@ class LocalStore:
         self._presence = presence
         self._sessions: OrderedDict[tuple[UUID, int], RunSession] = OrderedDict()
         self._lock = threading.RLock()
+        self._remembering = threading.Lock()  # the web process serves several claims at once
         self._home = threading.get_ident()
         self._connection = connections["default"] if shared else None
         if self._connection is not None:
@@ -247,10 +248,11 @@ class LocalStore:
 
     def _session(self, claim: Claim) -> RunSession:
         run_id = parse_id("run", claim.run_id)
-        known = self._sessions.get((run_id, claim.fence))
-        if known is not None:
-            self._sessions.move_to_end((run_id, claim.fence))
-            return known
+        with self._remembering:
+            known = self._sessions.get((run_id, claim.fence))
+            if known is not None:
+                self._sessions.move_to_end((run_id, claim.fence))
+                return known
         with tenant_scope(self.tenant_id):
             run = Run.objects.filter(id=run_id).first()
             if run is None:
@@ -264,12 +266,14 @@ class LocalStore:
         return session
 
     def _remember(self, session: RunSession) -> None:
-        self._sessions[session.run_id, session.fence] = session
-        while len(self._sessions) > SESSIONS_MAX:
-            self._sessions.popitem(last=False)
+        with self._remembering:
+            self._sessions[session.run_id, session.fence] = session
+            while len(self._sessions) > SESSIONS_MAX:
+                self._sessions.popitem(last=False)
 
     def _forget(self, claim: Claim) -> None:
-        self._sessions.pop((parse_id("run", claim.run_id), claim.fence), None)
+        with self._remembering:
+            self._sessions.pop((parse_id("run", claim.run_id), claim.fence), None)
 
     @contextmanager
     def _database(self) -> Iterator[None]:

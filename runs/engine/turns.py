@@ -15,6 +15,7 @@ import orjson
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, Fenced, Invalid
 from agentstate.core.failpoints import hit, register
+from agentstate.core.ids import public_id
 from agentstate.core.limits import GENERATION_STEPS_MAX
 from agentstate.db import sql, wake
 from agentstate.llm import tokens
@@ -194,7 +195,8 @@ def _record(
     )
     answer = None if found is None or found[0] is None else orjson.loads(found[0])
     if answer is None:
-        raise Fenced(f"Run {session.run_id} belongs to another worker, or its lease (fence {session.fence}) has ended.")
+        name = public_id("run", session.run_id)
+        raise Fenced(f"{name} belongs to another worker, or its lease (fence {session.fence}) has ended.")
     if answer.get("stale") or answer.get("again"):  # again: it landed, but its reply was lost
         raise StaleSession
     if "refused" in answer:
