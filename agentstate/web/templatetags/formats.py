@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -55,6 +56,7 @@ KIND_WORDS = {"model": "model", "ask": "question", "value": "recorded value", "g
 
 
 @register.simple_tag
+@lru_cache(maxsize=256)  # the same few on every row of every page
 def icon(name: str, extra: str = "") -> SafeString:
     return format_html(
         '<svg class="i{}" aria-hidden="true"><use href="{}#{}"/></svg>',
@@ -65,6 +67,7 @@ def icon(name: str, extra: str = "") -> SafeString:
 
 
 @register.simple_tag
+@lru_cache(maxsize=256)
 def state(status: str, word: str = "", *, quiet: bool = False) -> SafeString:
     """Shape, word and colour; only what needs a person gets a ground. `quiet` drops the ground in long tables."""
     shape, known, tone, calls = STATES.get(status, ("info", status.replace("_", " "), "", False))
@@ -83,6 +86,7 @@ def state_tone(status: str) -> str:
 
 
 @register.simple_tag
+@lru_cache(maxsize=64)
 def kind_icon(kind: str) -> SafeString:
     word = KIND_WORDS.get(kind, kind)
     return format_html('{}<span class="vh">{}: </span>', icon(KIND_ICONS.get(kind, "play")), word)
