@@ -87,3 +87,13 @@ def test_a_run_whose_key_was_destroyed_still_shows_what_is_not_sealed(
         )
     for address in (f"{base}/", f"{base}/approvals/", f"{base}/runs/", f"{base}/runs/{run}/state/"):
         assert alice_client.get(address).status_code == 200
+
+
+def test_health_checks_the_invariants_and_names_what_is_broken(alice_client: Client, world: World, base: str) -> None:
+    world.done("1")
+    assert "all hold" in text(alice_client.get(f"{base}/health/?check=1"))
+    run = world.running("2")
+    with tenant_scope(world.store.tenant_id):
+        Run.objects.filter(id=parse_id("run", run)).update(lease_until=None, worker=None)
+    page = text(alice_client.get(f"{base}/health/?check=1"))
+    assert "violation" in page and parse_id("run", run).hex in page.replace("-", "")

@@ -7,6 +7,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
+from agentstate.affairs import invariants
 from agentstate.core.clock import now as clock_now
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.http.pages import TenantRequest, see_other, tenant_page
@@ -55,6 +56,10 @@ def health(request: TenantRequest) -> HttpResponse:
         "agents": agents.names(),
         "machinery": machinery.read(),
     }
+    if request.GET.get("check") == "1":
+        require(request.actor, "audit.read")
+        context["violations"] = invariants.check(request.tenant.id)
+        context["rules"] = len(invariants.RULES)
     if request.GET.get("format") == "json":
         return twin({"workers": context["workers"], "machinery": context["machinery"]})
     return show(request, "web/health.html", context)
