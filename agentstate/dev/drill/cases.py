@@ -10,7 +10,7 @@ from typing import Any
 EFFECTS = ("pure", "keyed", "probed", "destructive", "approved", "notes")
 TIMINGS = ("fast", "slow_reply", "slow_act", "lost_reply", "hung_up")
 # Deaths that need the process to stand still at a failpoint; the conductor then does the rest.
-AT_STOP = ("stop", "group", "postgres", "reply", "flush")
+AT_STOP = ("stop", "zombie", "group", "postgres", "reply", "flush")
 AT_MESSAGES = ("lost", "doubled", "reordered")
 DEATHS = ("kill", *AT_STOP, *AT_MESSAGES)
 # The moments around a call are the ones at which the other side's timing makes a difference.
@@ -19,6 +19,7 @@ AROUND_CALL = ("call.before", "call.under_way", "call.answered", "turn.before", 
 MEANING = {
     "kill": "kill -9 of the child that drives the run",
     "stop": "SIGSTOP past the lease, then SIGCONT",
+    "zombie": "SIGSTOP until another worker has the run, then SIGCONT at once",
     "group": "kill -9 of the worker with all its children",
     "postgres": "Postgres stopped at once (immediate) and started again",
     "reply": "the reply of a COMMIT lost, its connection cut",

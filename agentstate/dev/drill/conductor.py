@@ -28,6 +28,7 @@ from agentstate.dev.drill.pace import (
     REPLY_DELAY_S,
     STOPPED_S,
     STOPPED_S_MAX,
+    TAKEN_S_MAX,
     TICK_S,
     WAVE_S_MAX,
 )
@@ -175,6 +176,8 @@ class Wave:
         for pid, (live, since) in list(self._stopped.items()):
             if live.case.death == "stop" and now < since + STOPPED_S:
                 continue
+            if live.case.death == "zombie" and live.fence <= live.case.attempt and now < since + TAKEN_S_MAX:
+                continue
             if live.case.death == "flush":
                 self._world.flush()
             elif live.case.death == "reply" and self._world.proxy:
@@ -208,8 +211,8 @@ class Wave:
 
     def _let_go(self, pid: int) -> None:
         live, since = self._stopped.pop(pid)
-        if time.monotonic() > since + STOPPED_S_MAX:
-            live.unfair = True
+        if live.case.failpoint == "call.before" and time.monotonic() > since + STOPPED_S_MAX:
+            live.unfair = True  # nothing can hold back a process that stood still between its check and its send
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 

@@ -20,7 +20,7 @@ from agentstate.dev.drill.cases import Case
 from agentstate.dev.drill.pace import lease_for_this_machine
 
 Json = Any  # what json.loads gives
-GRACE_S = 60.0  # a world's start, its last wave and its end
+GRACE_S = 180.0  # a world's start, its last wave and its end
 TAIL_LINES = 15
 
 

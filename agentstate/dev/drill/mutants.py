@@ -14,6 +14,7 @@ from typing import Any
 
 Patch = Callable[[], None]
 MEANING = {
+    "none": "the runtime as it is: nothing may be noticed",
     "no_fence": "a worker that has lost its lease may go on writing",
     "no_before_row": "an effect is called first and recorded after",
     "key_rederived": "a repeated call gets a key of its own",

@@ -8,18 +8,19 @@ LEASE_S = float(os.environ.get("AGENTSTATE_LEASE_S", "0.5"))
 
 # The other side
 REPLY_DELAY_S = 1.6 * LEASE_S  # a slow answer outlasts the lease: only heartbeats keep the run
-ACT_DELAY_S = 1.4 * LEASE_S  # a slow act happens when whoever called may be gone
-SETTLES_WITHIN_S = 4.0 * LEASE_S  # longer than any act is late
-TIMEOUT_S = 4.0 * LEASE_S
+ACT_DELAY_S = 3.0 * LEASE_S  # a slow act happens when whoever called may be gone
+SETTLES_WITHIN_S = 4.5 * LEASE_S  # longer than any act is late
+TIMEOUT_S = 4.5 * LEASE_S
 UNDER_WAY_S = 0.2 * LEASE_S
 PAUSE_S = 0.8 * LEASE_S
 
 # The conductor
 TICK_S = 0.03
 STOPPED_S = 2.0 * LEASE_S
-STOPPED_S_MAX = 3.2 * LEASE_S  # later a person may have settled what the stopped process is still to send
+TAKEN_S_MAX = 8.0 * LEASE_S  # by then somebody has taken over what stands still
+STOPPED_S_MAX = 3.5 * LEASE_S  # later a person may have settled what the stopped process is still to send
 GATHER_S = 0.6 * LEASE_S  # faults that hit the whole world wait so long for more processes to stand still
-WAVE_S_MAX = 20.0 + 40.0 * LEASE_S
+WAVE_S_MAX = 15.0 + 15.0 * LEASE_S
 QUIET_S_MAX = 4.0 + 8.0 * LEASE_S
 
 

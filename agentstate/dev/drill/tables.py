@@ -55,10 +55,10 @@ ELSEWHERE = ("checkpoints.compact",)
 
 
 def of_mutants(reports: Mapping[str, Report]) -> str:
-    lines = [f"{'mutant':<24}{'caught':<8}by"]
+    lines = [f"{'mutant':<24}{'noticed':<9}by"]
     for name, report in reports.items():
-        first = next(iter(reasons(report)), "nothing noticed it")
-        lines.append(f"{name:<24}{'yes' if not report.is_clean else 'NO':<8}{first}  ({mutants.MEANING[name]})")
+        first = next(iter(reasons(report)), "nothing").splitlines()[0][:100]
+        lines.append(f"{name:<24}{'no' if report.is_clean else 'yes':<9}{first}  ({mutants.MEANING[name]})")
     return "\n".join(lines)
 
 

@@ -51,11 +51,11 @@ class Command(BaseCommand):
         return 0 if whole.is_clean else 1
 
     def _mutants(self, only: str) -> int:
-        reports = {}
+        reports = {"none": launch.run(plans.control())} if not only else {}
         for name in plans.MUTANTS:
             if only in ("", name):
                 reports[name] = launch.run(plans.mutant(name))
                 self.stdout.write(tables.of_mutants({name: reports[name]}).splitlines()[1])
                 self.stdout.flush()
         self.stdout.write("\n" + tables.of_mutants(reports))
-        return 1 if any(report.is_clean for report in reports.values()) else 0
+        return 1 if any(report.is_clean == bool(name != "none") for name, report in reports.items()) else 0
