@@ -1,4 +1,4 @@
-"""The checks of `manage.py test`: two at a time, a line each, output only of those that fail, one exit code."""
+"""`manage.py test`: the checks two at a time, a line each, output only of those that fail, one exit code."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _run_check(check: Check) -> Outcome:
 
 def _pytest(arguments: Sequence[str]) -> int:
     """In a child that dies with us, so that not even kill -9 leaves servers behind."""
-    command = [*PYTHON, "pytest", *(arguments or ["-q"])]
+    command = [*PYTHON, "pytest", *(arguments or ["-q", "-n", str(AT_ONCE), "--dist", "loadfile"])]
     with subprocess.Popen(command, cwd=CHECKOUT, preexec_fn=dying_with_parent(signal.SIGTERM)) as child:
         code = child.wait()
     return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it

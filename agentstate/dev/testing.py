@@ -1,7 +1,8 @@
-"""pytest plugin: throw-away Postgres and Valkey before the settings load; a database and two of Redis per worker.
+"""pytest plugin: throw-away Postgres and Valkey before the settings load, of its own for each xdist worker.
 
 Tests connect as the application's role, so row security and grants are the real ones. Fast tests roll back; tests that
-need committed rows ask for `committed_db`, after which every row is deleted by the superuser.
+need committed rows ask for `committed_db`, after which every row is deleted by the superuser. Workers share no cluster:
+a transaction that one of them holds open would be seen by whatever looks at the oldest transaction (the audit's seal).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -22,28 +22,23 @@ import hypothesis
 import psycopg
 import pytest
 import redis as redis_client
-from psycopg import sql
 
 from agentstate.dev import templates
 from agentstate.dev.servers import APP, DATABASE, OWNER, CannotStart, Postgres, Valkey, start_until_answering
 
 PREFIX = "agentstate-test-"
-WORKERS_MAX = 31
-ROOT_VARIABLE = "AGENTSTATE_TEST_ROOT"  # set by the process that started the servers, read by its xdist workers
+ROOT_VARIABLE = "AGENTSTATE_TEST_ROOT"  # the folder of this process's servers
 FAILURE_VARIABLE = "AGENTSTATE_TEST_FAILURE"  # why there is no database
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Runs before pytest-django reads the settings."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        try:
-            start_servers(early_config)
-        except CannotStart as refusal:
-            raise pytest.UsageError(str(refusal)) from None
-    root = Path(os.environ[ROOT_VARIABLE])
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    os.environ.update(environment(root, name=f"test_{worker}", index=0 if worker == "main" else int(worker[2:]) + 1))
+    try:
+        start_servers(early_config)
+    except CannotStart as refusal:
+        raise pytest.UsageError(str(refusal)) from None
+    os.environ.update(environment(Path(os.environ[ROOT_VARIABLE])))
 
 
 def pytest_configure() -> None:
@@ -63,9 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def start_servers(config: pytest.Config) -> None:
     """Servers of this session; they die with this process and their folder is removed, now or by the next session."""
     sweep_dead_folders()
-    root = Path(tempfile.mkdtemp(prefix=PREFIX))
-    lock = (root / "lock").open("w")
+    made = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}"))
+    lock = (made / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives
+    root = made.rename(made.with_name(made.name.removeprefix("new-")))  # only now may others look at its lock
     running: list[subprocess.Popen[bytes]] = []
     config.add_cleanup(lambda: _stop(running, root, lock))
     atexit.register(_stop, running, root, lock)
@@ -73,15 +69,15 @@ def start_servers(config: pytest.Config) -> None:
     os.environ[ROOT_VARIABLE] = str(root)
 
 
-def environment(root: Path, *, name: str, index: int) -> dict[str, str]:
-    """What a worker's Django, and every process that a test starts, must see."""
+def environment(root: Path) -> dict[str, str]:
+    """What this process's Django, and every process that a test starts, must see."""
     postgres, valkey = Postgres(root), Valkey(root)
     return {
         "DJANGO_SETTINGS_MODULE": "agentstate.settings",
-        "DATABASE_URL": postgres.url(APP, database=name),
-        "DATABASE_OWNER_URL": postgres.url(OWNER, database=name),
-        "BROKER_URL": valkey.broker_url(2 * index),
-        "REDIS_URL": valkey.url(2 * index + 1),
+        "DATABASE_URL": postgres.url(APP),
+        "DATABASE_OWNER_URL": postgres.url(OWNER),
+        "BROKER_URL": valkey.broker_url(0),
+        "REDIS_URL": valkey.url(1),
         "SECRET_KEY": "test",
         "AGENTSTATE_MASTER_KEY": "5a" * 32,
         "AGENTSTATE_STATE_DIR": str(root / "state"),
@@ -105,20 +101,6 @@ def superuser_url(database: str) -> str:
     return Postgres(Path(os.environ[ROOT_VARIABLE])).url("postgres", database=database)
 
 
-def clone_database(name: str) -> None:
-    """Make `name` a copy of the migrated database (60 ms)."""
-    with psycopg.connect(superuser_url("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-        copy = sql.SQL("create database {} template {} owner {} strategy file_copy")
-        with advisory_lock(connection):  # two copies of one template at once are refused
-            connection.execute(copy.format(*(sql.Identifier(part) for part in (name, DATABASE, OWNER))))
-
-
-def drop_database(name: str) -> None:
-    with psycopg.connect(superuser_url("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-
-
 def tables_to_empty(connection: psycopg.Connection) -> list[str]:
     """All tables that the migrations left empty; rows made by a migration stay. Partitions go with their parent."""
     names = "select oid::regclass::text from pg_class where relnamespace = 'public'::regnamespace"
@@ -135,30 +117,18 @@ def delete_all(connection: psycopg.Connection, tables: list[str]) -> None:
         connection.execute("; ".join(f"delete from {table}" for table in tables))
 
 
-@contextmanager
-def advisory_lock(connection: psycopg.Connection) -> Iterator[None]:
-    connection.execute("select pg_advisory_lock(hashtext('agentstate.clone'))")
-    try:
-        yield
-    finally:
-        connection.execute("select pg_advisory_unlock(hashtext('agentstate.clone'))")
-
-
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_blocker: object) -> Iterator[None]:
     """Instead of pytest-django's: the application's role can neither create nor flush databases.
 
     tests/conftest.py imports this name, or pytest-django's own fixture would win.
     """
-    from django.conf import settings
     from django.db import connections
     from django.test import TransactionTestCase
 
     if failure := os.environ.get(FAILURE_VARIABLE):
         pytest.fail(failure, pytrace=False)
-    name = str(settings.DATABASES["default"]["NAME"])
-    clone_database(name)
-    with psycopg.connect(superuser_url(name), autocommit=True) as connection:
+    with psycopg.connect(superuser_url(DATABASE), autocommit=True) as connection:
         tables = tables_to_empty(connection)
 
         def empty(self: TransactionTestCase) -> None:
@@ -169,7 +139,6 @@ def django_db_setup(django_db_blocker: object) -> Iterator[None]:
             patch.setattr(TransactionTestCase, "_fixture_teardown", empty)
             yield
     connections.close_all()
-    drop_database(name)
 
 
 @pytest.fixture
@@ -194,8 +163,9 @@ def _empty_redis() -> Iterator[None]:
 
 
 def _start(root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    valkey = Valkey(root, durable=False, databases=2 * WORKERS_MAX + 2)
+    valkey = Valkey(root, durable=False)
     yield start_until_answering(valkey.command, preexec=valkey.preexec, log=root / "valkey.log", answers=valkey.answers)
+    os.environ.pop(FAILURE_VARIABLE, None)
     try:
         cluster = templates.copy_into(root)
     except CannotStart as refusal:  # a broken migration fails the tests that need the database, and only those

@@ -51,6 +51,7 @@ class Up:
         )
 
     def start(self) -> None:
+        self.kill()  # what a failed test left
         self.process = self.manage("up", "--port", str(self.port))
         self.said = []
         assert self.process.stdout
@@ -63,6 +64,11 @@ class Up:
     def signal(self, number: int) -> None:
         assert self.process
         self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.wait()
 
     def wait(self) -> int:
         assert self.process
@@ -87,9 +93,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         port = probe.getsockname()[1]
     world = Up(tmp_path_factory.mktemp("up") / "state", port)
     yield world
-    if world.process and world.process.poll() is None:
-        world.process.kill()
-        world.wait()
+    world.kill()
 
 
 def test_one_command_serves_a_page_and_one_ctrl_c_stops_everything(up: Up) -> None:
@@ -136,6 +140,7 @@ def test_after_everything_was_killed_at_once_it_starts_again(up: Up) -> None:
 
 
 def test_stop_says_when_there_is_nothing_to_stop(up: Up) -> None:
+    up.kill()
     said, code = run(up, "stop")
     assert code == 0 and "Nothing is running here." in said
 
@@ -176,9 +181,16 @@ def descendants(pid: int) -> dict[int, str]:
         parent = waiting.pop()
         for child, fields in parents.items():
             if fields and int(fields[1]) == parent:
-                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[child] = command(child)
                 waiting.append(child)
     return found
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""  # gone meanwhile
 
 
 def status(pid: int) -> list[str]:
