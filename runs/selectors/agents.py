@@ -35,7 +35,7 @@ from runs_agentversion v where v.agent = %s order by v.seen_at desc limit 1
 WORKERS = """
 select w.name, w.kind, w.host, w.pid, w.agents, w.started_at, w.seen_at, w.dead_at, w.dead_proof,
   (select count(*) from runs_run r where r.status = 'running' and r.worker_id = w.id)
-from runs_worker w where w.dead_at is null or w.dead_at > now() - interval '1 hour'
+from runs_worker w where w.dead_at is null or w.dead_at > now() - interval '10 minutes'
 order by w.dead_at is not null, w.name limit 50
 """
 
