@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
 
+from agentstate.core import canonical
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
@@ -60,13 +61,29 @@ def claim(
             _report_lost_effects(session)
         key = session.key
         given = sealing.open_run(key, tenant_id, run.id, "input", run.input)
+        _flush(run, session)
     hit("claim.read")
-    entries = [*session.window, *scratchpad.unflushed(session)]
     scratchpad.rebuild(session)
     hit("claim.loaded")
     reason = "recovery" if takeover else run.wake_reason
-    claimed = claim_of(run, session, records, given=given, lease_s=lease_s, entries=entries, reason=reason)
+    claimed = claim_of(run, session, records, given=given, lease_s=lease_s, entries=session.window, reason=reason)
     return claimed, session
+
+
+def _flush(run: Run, session: RunSession) -> None:
+    """Entries that the last worker had shown but not yet made durable go into the trace first. Locks: run."""
+    late = scratchpad.unflushed(session)
+    if not late:
+        return
+    locked = control.locked(run.id)
+    for item in late:
+        plain = canonical.dumps(item)
+        sealed = sealing.seal_entry(session.key, session.tenant_id, run.id, item["n"], plain)
+        locked.event_seq += 1
+        status.add_event(locked, "entry", {"n": item["n"]}, body=sealed, tokens=item["tokens"])
+    locked.entry_seq = session.entry_seq = late[-1]["n"]
+    locked.save(update_fields=["event_seq", "entry_seq"])
+    session.window = [*session.window, *late][-sessions.WINDOW_ENTRIES :]
 
 
 def claim_of(
@@ -92,7 +109,7 @@ def claim_of(
         generation=run.generation,
         history=tuple(records),
         entries=tuple(sessions.entries_of(entries)),
-        entry_next=run.entry_seq + 1,
+        entry_next=session.entry_seq + 1,
         trace_id=run.trace_id,
         session=run.session_key,
         attempt=run.attempt,

@@ -17,7 +17,7 @@ from checkpoints import keys, reading, upcasting
 from checkpoints.reading import Expect
 from checkpoints.writing import FrameWriter
 from runs import sealing
-from runs.models import Run, Step
+from runs.models import Event, Run, Step
 from runs.states import StepStatus
 
 WINDOW_ENTRIES = 64  # scratchpad entries that ride in each frame; older ones stand in the trace
@@ -123,12 +123,27 @@ def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[Step
         entry_seq=run.entry_seq,
         worker_id=run.worker_id,
     )
+    if run.entry_seq > (session.window[-1]["n"] if session.window else 0):
+        session.window = _with_entries_of_the_trace(session, run)
     records = []
     for step in Step.objects.filter(run_id=run.id, generation=run.generation).order_by("seq"):
         record = _record(session, step)
         if step.outcome != "resumed":  # that failure was taken back by a person: the agent asks anew
             records.append(record)
     return session, records
+
+
+def _with_entries_of_the_trace(session: RunSession, run: Run) -> list[dict[str, Any]]:
+    """Entries flushed at a takeover stand in no frame yet; the trace has them."""
+    known = {item["n"] for item in session.window}
+    traced = Event.objects.filter(month=run.created_at.date().replace(day=1), run_id=run.id, kind="entry")
+    newest = traced.order_by("-seq").values_list("detail", "body")[:WINDOW_ENTRIES]
+    missing = [
+        sealing.open_entry(session.key, session.tenant_id, run.id, detail["n"], body)
+        for detail, body in reversed(newest)
+        if detail and body and detail["n"] not in known
+    ]
+    return [*session.window, *missing][-WINDOW_ENTRIES:]
 
 
 def _record(session: RunSession, step: Step) -> StepRecord:

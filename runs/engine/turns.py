@@ -27,6 +27,7 @@ from runs.engine import ending, going_on, renewing, starting
 from runs.engine.ending import Done
 from runs.engine.session import WINDOW_ENTRIES, KnownStep, RunSession
 from runs.engine.starting import NewStep
+from runs.states import RunStatus
 
 register("turn.before", "codec done / the turn's transaction")
 register("turn.blobs", "large values of the state stored / the turn that refers to them")
@@ -35,6 +36,7 @@ register("turn.cold", "the hot part inside the transaction / the rest of it")
 register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
 
 HINT_EVERY_S = 0.1
+OVER = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 TURN_SQL = "SELECT runs_turn(%s::uuid, %s::uuid, %s::bigint, %s::text::jsonb, %b::bytea[])"  # bodies in binary
 
 
@@ -82,7 +84,7 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
         session.last = (turn, reply)
         hit("turn.committed")
     hit("turn.scratchpad")
-    if fresh:
+    if fresh and reply.status not in OVER:  # a run that is over has left Redis: its entries stand in the trace
         scratchpad.flushed(session, fresh)
     _hint(session, at_once=not plan.is_plain())
     return reply

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
+from django.db import transaction
 from django.db.models import F
 
 from agentstate.audit import trail
 from agentstate.db import sql, wake
 from agentstate.tenants.actors import Actor
+from runs import scratchpad
 from runs.models import Run, StatusDelta
 from runs.services import clock
 from runs.states import RUN_LIVE, RUN_OVER, RUN_TRANSITIONS, RunStatus
 
 EVENT = """
-insert into runs_event (month, run_id, seq, kind, detail, tokens, at) values (
-  date_trunc('month', %s::timestamptz at time zone 'UTC')::date, %s, %s, %s, %s::text::jsonb, 0, clock_timestamp())
+insert into runs_event (month, run_id, seq, kind, detail, body, tokens, at) values (
+  date_trunc('month', %s::timestamptz at time zone 'UTC')::date, %s, %s, %s, %s::text::jsonb, %s, %s, clock_timestamp())
 """
 
 
@@ -50,13 +53,15 @@ def move(run: Run, *, to: str, actor: Actor, changes: Mapping[str, Any] | None =
         release_next_of_session(run, actor=actor)
     if to == RunStatus.QUEUED:
         wake.wake(run.tenant_id, run.id)
+    if to not in RUN_LIVE:
+        transaction.on_commit(partial(scratchpad.drop, run.tenant_id, run.id), robust=True)
     wake.live(run.tenant_id, run.id)
     return run
 
 
-def add_event(run: Run, kind: str, detail: Mapping[str, Any]) -> None:
+def add_event(run: Run, kind: str, detail: Mapping[str, Any], *, body: bytes | None = None, tokens: int = 0) -> None:
     """Append a fact under the number run.event_seq, which the caller has just taken under the run's lock."""
-    sql.execute(EVENT, [run.created_at, run.id, run.event_seq, kind, orjson.dumps(detail).decode()])
+    sql.execute(EVENT, [run.created_at, run.id, run.event_seq, kind, orjson.dumps(detail).decode(), body, tokens])
 
 
 def release_next_of_session(run: Run, *, actor: Actor) -> None:

@@ -367,7 +367,24 @@ def test_what_a_dead_worker_had_only_shown_is_given_to_the_next(desk: Desk) -> N
     desk.store.note(claim, [Entry(1, "note", "seen, not yet durable")])
     taken = desk.retake(claim)
     assert [entry.text for entry in taken.entries] == ["seen, not yet durable"]
-    assert taken.entry_next == 1
+    assert taken.entry_next == 2
+    with tenant_scope(desk.tenant_id):
+        assert Event.objects.filter(kind="entry").count() == 1
+    again = desk.retake(taken)
+    assert [entry.text for entry in again.entries] == ["seen, not yet durable"]
+
+
+def test_the_scratchpad_of_a_run_that_is_over_leaves_redis_and_stays_in_the_trace(
+    committed_db: None, alice: Actor, redis: Any
+) -> None:
+    desk = Desk(alice)
+    claim = desk.start()
+    entries = [Entry(1, "note", "kept")]
+    desk.store.note(claim, entries)
+    desk.store.turn(claim, Turn(entries=entries, then=End("succeeded", output=None)))
+    assert not [key for key in redis.scan_iter("as:*") if b":run:" in key]
+    with tenant_scope(desk.tenant_id):
+        assert Event.objects.filter(kind="entry").count() == 1
 
 
 def test_the_scratchpad_is_sealed_and_fenced(desk: Desk, redis: Any) -> None:
