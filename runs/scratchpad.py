@@ -16,6 +16,7 @@ import structlog
 
 from agentstate.core import canonical, clock
 from agentstate.core.errors import TooLarge
+from agentstate.core.failpoints import hit, register
 from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX
 from agentstate.db import wake
 from agentstate.llm import tokens
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from runs.engine.session import RunSession
 
 log = structlog.get_logger(__name__)
+register("scratchpad.drop", "the run's end / its live window gone")
+
 ORPHAN_TTL_S = 7 * 86_400  # a live run refreshes it with every write
 
 # KEYS pad, meta; ARGV fence, ttl, bytes_max, entries_max, flushed, (n, sealed)*  ->  1, or 0 when fenced out.
@@ -129,6 +132,7 @@ def read(tenant_id: UUID, run_id: UUID, key: bytes) -> list[dict[str, Any]] | No
 
 def drop(tenant_id: UUID, run_id: UUID) -> None:
     """The run is over and its entries stand in the trace."""
+    hit("scratchpad.drop")
     try:
         wake.redis().delete(*_keys(tenant_id, run_id))
     except (redis_client.RedisError, OSError) as error:  # they expire by themselves

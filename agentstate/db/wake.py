@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from agentstate.core.failpoints import hit, register
 
 register("wake.committed", "a commit / the hint to look at its run")
+register("wake.live", "a commit / the hint to open pages")
 register("wake.published", "the hint to whoever waits for work / the message to a worker")
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ def wake(tenant_id: UUID, run_id: UUID) -> None:
 def live(tenant_id: UUID, run_id: UUID) -> None:
     """When this transaction commits, tell open pages that the run has something new; they read it from Postgres."""
     channel = f"as:{tenant_id}:live:{run_id}"
-    transaction.on_commit(lambda: publish(channel, str(run_id)), robust=True)
+    transaction.on_commit(lambda: _show_now(channel, str(run_id)), robust=True)
 
 
 def publish(channel: str, message: str) -> None:
@@ -51,6 +52,11 @@ def publish(channel: str, message: str) -> None:
         redis().publish(channel, message)
     except (redis_client.RedisError, OSError) as error:
         log.warning("wake.publish_failed", channel=channel, error=type(error).__name__)
+
+
+def _show_now(channel: str, run_id: str) -> None:
+    hit("wake.live")
+    publish(channel, run_id)
 
 
 def _wake_now(tenant_id: str, run_id: str) -> None:

@@ -34,6 +34,11 @@ def seed(number: int, *, count: int, seconds: float) -> Order:
     return Order([{"kind": "random", "with": {"seed": number, "count": count}}], seconds=seconds)
 
 
+def kept_seeds(text: str) -> list[int]:
+    """Numbers at the beginning of lines; `#` begins a comment."""
+    return [int(line.split()[0]) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
 def short() -> Order:
     """For the test suite: each class dies at the places that differ, in two waves of one world."""
     cases = [

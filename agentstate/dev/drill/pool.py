@@ -182,6 +182,7 @@ def _person(asked: Json) -> None:
     from agentstate.core import failpoints
     from agentstate.dev.drill import people
 
+    failpoints.HITS.clear()  # of the zygote
     failpoints._armed = failpoints.parse(asked["spec"])
     people.VERBS[asked["do"]](**asked["arguments"])
 
@@ -293,6 +294,7 @@ def _watch(spec: str, trace: Path) -> None:
     from agentstate.core import failpoints
     from runs.engine.watching import Watcher
 
+    failpoints.HITS.clear()
     failpoints._trace = str(trace)
     failpoints._armed = failpoints.parse(spec)
     Watcher().run()

@@ -7,8 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from agentstate.dev import templates
 from agentstate.dev.drill import launch, plans, tables
 from agentstate.dev.drill.launch import Order, Report
+
+SEEDS = templates.CHECKOUT / "tests" / "chaos" / "seeds.txt"
 
 
 class Command(BaseCommand):
@@ -17,6 +20,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--seed", type=int, help="one world of cases drawn by this seed, the same every time")
+        parser.add_argument("--seeds", action="store_true", help="all seeds of tests/chaos/seeds.txt")
         parser.add_argument("--count", type=int, default=60, help="cases of a seed (default 60)")
         parser.add_argument("--mutants", action="store_true", help="break the runtime in ten ways; each must be caught")
         parser.add_argument(
@@ -29,15 +33,17 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["mutants"]:
             sys.exit(self._mutants(options["only"]))
-        if options["seed"] is not None:
-            orders = {f"seed {options['seed']}": self._seed(options)}
+        seeds = plans.kept_seeds(SEEDS.read_text()) if options["seeds"] else []
+        seeds += [options["seed"]] if options["seed"] is not None else []
+        if seeds:
+            orders = {f"seed {seed}": self._seed(seed, options) for seed in seeds}
         else:
             every = plans.whole(every=options["every"], seconds=options["seconds"])
             orders = {name: order for name, order in every.items() if options["only"] in ("", name)}
         sys.exit(self._drill(orders, shards=options["shards"]))
 
-    def _seed(self, options: dict[str, Any]) -> Order:
-        return plans.seed(options["seed"], count=options["count"], seconds=options["seconds"])
+    def _seed(self, seed: int, options: dict[str, Any]) -> Order:
+        return plans.seed(seed, count=options["count"], seconds=options["seconds"])
 
     def _drill(self, orders: dict[str, Order], *, shards: int) -> int:
         whole = Report()
