@@ -58,7 +58,7 @@ class RunSession:
     worker_id: UUID | None = None
     last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
-    hinted_at: float = 0.0  # monotonic seconds of the last live hint
+    hinted_at: float = float("-inf")  # monotonic seconds of the last live hint
     lock: threading.RLock = field(default_factory=threading.RLock)
     _by_seq: dict[int, KnownStep] = field(default_factory=dict)
     _started: dict[str, KnownStep] = field(default_factory=dict)  # may still hold some that have ended since

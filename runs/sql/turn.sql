@@ -16,7 +16,9 @@ declare
   v_ends int := coalesce(jsonb_array_length(p->'finish'), 0);
   v_entries int := coalesce(jsonb_array_length(p->'entry'), 0);
   v_now timestamptz := clock_timestamp();
-  v_done int;
+  v_over boolean;
+  v_sent boolean;
+  s jsonb;
   v_head bytea;
   v_seq int;
   a record;
@@ -48,7 +50,8 @@ begin
              + coalesce((p->>'tin')::bigint, 0) + coalesce((p->>'tout')::bigint, 0) < r.budget_tokens)
         and (r.budget_cost is null or r.cost + coalesce((p->>'cost')::float8, 0) < r.budget_cost)
         and (r.budget_wall_s is null or v_now < r.started_at + make_interval(secs => r.budget_wall_s))))
-    returning * into run;
+    returning r.generation, r.step_seq, r.event_seq, r.worker_id, r.created_at, r.control, r.audit_head, r.audit_seq
+    into run;
 
   if not found then
     select * into run from runs_run r
@@ -65,40 +68,38 @@ begin
     return jsonb_build_object('refused', case when run.control <> '' then run.control else 'budget' end);
   end if;
 
-  if v_ends > 0 then
-    update runs_step s set
-        status = 'done', outcome = 'done', output = p_bodies[f.body], output_hash = p_bodies[f.hash],
-        ended_at = v_now, end_frame = v_frame, source = 'worker',
-        model = coalesce(f.model, ''), tokens_in = coalesce(f.tin, 0), tokens_out = coalesce(f.tout, 0),
-        cost = coalesce(f.cost, 0)
-      from jsonb_to_recordset(p->'finish')
-        as f(seq int, body int, hash int, model text, tin int, tout int, cost float8)
-      where s.run_id = p_run and s.seq = f.seq and s.fence = p_fence and s.status = 'started';
-    get diagnostics v_done = row_count;
-    if v_done <> v_ends then
+  -- Step by step: joined with the JSON as a set, the planner hashes all steps of the run for the sake of one.
+  for i in 0 .. v_ends - 1 loop
+    s := p->'finish'->i;
+    update runs_step set
+        status = 'done', outcome = 'done', output = p_bodies[(s->>'body')::int],
+        output_hash = p_bodies[(s->>'hash')::int], ended_at = v_now, end_frame = v_frame, source = 'worker',
+        model = coalesce(s->>'model', ''), tokens_in = coalesce((s->>'tin')::int, 0),
+        tokens_out = coalesce((s->>'tout')::int, 0), cost = coalesce((s->>'cost')::float8, 0)
+      where run_id = p_run and seq = (s->>'seq')::int and fence = p_fence and status = 'started';
+    if not found then
       raise exception 'a finished step of run % is not started under fence %', p_run, p_fence using errcode = 'AS001';
     end if;
-  end if;
+  end loop;
 
-  if v_starts > 0 then
+  for i in 0 .. v_starts - 1 loop
+    s := p->'start'->i;
+    v_over := s->>'status' = 'done';
+    v_sent := s ? 'key' and s->>'status' = 'started';
     insert into runs_step (tenant_id, run_id, seq, generation, identity, parent_seq, name, kind, effect, status,
         outcome, attempt, retry, edit_version, authorised, sent, key, payload_hash, input, output, output_hash,
         error_type, fence, worker_id, started_at, first_called_at, call_by, timeout_s, window_s, settles_within_s,
         has_probe, probes_unknown, due_at, ended_at, end_frame, source, model, tokens_in, tokens_out, cost)
-      select p_tenant, p_run, run.step_seq - v_starts + f.ord, run.generation, f.identity, f.parent, f.name, f.kind,
-        f.effect, f.status, case when f.status = 'done' then 'done' else '' end, 1, 0, 0, 0,
-        case when f.key is null or f.status <> 'started' then 0 else 1 end,
-        f.key, p_bodies[f.hash], p_bodies[f.input], p_bodies[f.output], p_bodies[f.ohash],
-        '', p_fence, run.worker_id, v_now,
-        case when f.key is null or f.status <> 'started' then null else v_now end,
-        v_now + make_interval(secs => f.call_for), f.timeout, f.win, f.settles, coalesce(f.probe, false), 0,
-        v_now + make_interval(secs => f.due), case when f.status = 'done' then v_now end,
-        case when f.status = 'done' then v_frame end, 'worker', '', 0, 0, 0
-      from (select x.*, row_number() over ()::int as ord from jsonb_to_recordset(p->'start')
-        as x(identity text, parent int, name text, kind text, effect text, status text, key text, hash int, input int,
-             output int, ohash int, timeout float8, win float8, settles float8, probe boolean, call_for float8,
-             due float8)) f;
-  end if;
+      values (p_tenant, p_run, run.step_seq - v_starts + 1 + i, run.generation, s->>'identity', (s->>'parent')::int,
+        s->>'name', s->>'kind', s->>'effect', s->>'status',
+        case when v_over then 'done' else '' end, 1, 0, 0, 0, v_sent::int, s->>'key', p_bodies[(s->>'hash')::int],
+        p_bodies[(s->>'input')::int], p_bodies[(s->>'output')::int], p_bodies[(s->>'ohash')::int],
+        '', p_fence, run.worker_id, v_now, case when v_sent then v_now end,
+        v_now + make_interval(secs => (s->>'call_for')::float8), (s->>'timeout')::float8, (s->>'win')::float8,
+        (s->>'settles')::float8, coalesce((s->>'probe')::boolean, false), 0,
+        v_now + make_interval(secs => (s->>'due')::float8), case when v_over then v_now end,
+        case when v_over then v_frame end, 'worker', '', 0, 0, 0);
+  end loop;
 
   insert into checkpoints_frame (tenant_id, run_id, n, generation, step_seq, kind, base_n, schema_version, sha, chain,
       plain_bytes, body, fence, created)
