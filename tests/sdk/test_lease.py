@@ -105,6 +105,13 @@ class Wrapped:
         return getattr(self.store, name)
 
 
+class Unheard(Wrapped):
+    """Renewals do not get through."""
+
+    def renew(self, claim: Claim) -> Renewal:
+        raise Unavailable("no route")
+
+
 def test_a_zombie_writes_nothing_and_its_reply_is_kept_as_evidence() -> None:
     store = MemoryStore()
 
@@ -193,11 +200,49 @@ def test_a_missed_moment_is_recorded_as_not_sent_and_tried_again_while_the_lease
     assert row.attempts[0][1] != row.attempts[1][1]
 
 
-class Unheard(Wrapped):
-    """Renewals do not get through."""
+def test_a_slow_answer_to_a_turn_leaves_that_much_less_trust() -> None:
+    clock = Time()
 
-    def renew(self, claim: Claim) -> Renewal:
-        raise Unavailable("no route")
+    class Slow(Unheard):
+        def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+            reply = self.store.turn(claim, turn)
+            clock.now += 20.0
+            return reply
+
+    @st.agent("slow-turn", tools=[look])
+    def main() -> None:
+        look("one")
+        clock.now += 8.0  # 28 s after the turn was sent; 30 s is the lease, 27 s of it are trusted
+        look("two")
+
+    _, result = driven(Slow(MemoryStore()), main, monotonic=clock)
+    assert result is not None
+    assert (result.status, CALLS) == ("lost", ["one"])
+
+
+def test_a_slow_answer_to_a_renewal_leaves_that_much_less_trust() -> None:
+    clock = Time()
+    renewed = threading.Event()
+
+    class Slow(Wrapped):
+        def renew(self, claim: Claim) -> Renewal:
+            if renewed.is_set():
+                raise Unavailable("no route")
+            clock.now += 0.3
+            renewed.set()
+            return Renewal(0.4)
+
+    @st.agent("slow-renewal", tools=[look])
+    def main() -> None:
+        clock.now += 0.2  # a renewal is due, and takes 0.3 s
+        assert renewed.wait(5)
+        time.sleep(0.05)
+        clock.now += 0.1  # 0.4 s after it was asked for; 0.36 s are trusted
+        look("never")
+
+    _, result = driven(Slow(MemoryStore(lease_s=0.4)), main, monotonic=clock)
+    assert result is not None
+    assert (result.why_lost, CALLS) == ("the lease was not renewed in time", [])
 
 
 def test_no_step_begins_once_trust_is_gone() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import agentstate as st
 from agentstate.core.limits import STATE_BYTES_MAX
+from agentstate.sdk.store import UNCHANGED, Claim, Turn, TurnReply
 from agentstate.testing import Crashing, Killed, MemoryStore, run_agent
 
 FAILS: list[str] = []
@@ -53,6 +54,29 @@ def test_steps_change_the_state_in_order() -> None:
         info, state = final(main, suspend_always=suspend_always)
         assert info.output == {}
         assert state == {"b": {"x": None}, "log": ["a", "b"]}
+
+
+def test_the_state_rides_only_in_turns_that_change_it() -> None:
+    sent: list[bool] = []
+
+    class Watching(MemoryStore):
+        def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+            sent.append(turn.state is not UNCHANGED)
+            return super().turn(claim, turn)
+
+    @st.step
+    def look() -> None:
+        st.state.get("a")
+
+    @st.agent("quiet", tools=[put, look])
+    def main() -> None:
+        look()
+        put("a", 1)
+        look()
+        look()
+
+    final(main, store=Watching())
+    assert sent == [False, False, True, False, False]
 
 
 def test_main_cannot_change_it() -> None:
