@@ -65,8 +65,9 @@ def _past() -> Past:
     desk.begin(running, "look")
     desk.store.admit("desk", {}, session="s")
     held = desk.store.admit("desk", {}, session="s", session_policy="queue")
-    made = [_id(claim.run_id) for claim in (whole, asking, doubtful, decided, running)]
-    return Past(desk, other.id, *made, _id(held.run_id))
+    runs = {"whole": whole, "asking": asking, "doubtful": doubtful, "decided": decided, "running": running}
+    made = {name: _id(claim.run_id) for name, claim in runs.items()}
+    return Past(desk, other.id, held=_id(held.run_id), **made)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def as_application() -> Iterator[None]:
 
 
 def _superuser() -> str:
-    return superuser_url(settings.DATABASES["default"]["NAME"])
+    return superuser_url(str(settings.DATABASES["default"]["NAME"]))
 
 
 def _id(run_id: str) -> UUID:

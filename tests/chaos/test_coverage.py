@@ -78,7 +78,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
 
 
 def _watch_commits(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = DatabaseWrapper._commit
+    commit = DatabaseWrapper._commit  # type: ignore[attr-defined]
 
     def committing(self: Any) -> Any:
         with self.connection.cursor() as cursor:
@@ -118,7 +118,7 @@ def _watch_redis(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     execute = redis.Redis.execute_command
 
     def executing(self: Any, *args: Any, **options: Any) -> Any:
-        done = execute(self, *args, **options)
+        done = execute(self, *args, **options)  # type: ignore[no-untyped-call]
         if str(args[0]).split()[0] not in PASSING and not str(args[1:2]).startswith("('_kombu"):
             told.tell("redis", " ".join(map(str, args[:1])))
         return done

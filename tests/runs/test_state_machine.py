@@ -95,7 +95,7 @@ class Engine(RuleBasedStateMachine):
             known.calls.append(begun.key)
             known.happened += known.effect != "keyed" or known.calls.count(begun.key) == 1
         elif begun.action == "probe":
-            answer = "done" if known.happened else "failed"
+            answer: Any = "done" if known.happened else "failed"
             self.send(Turn(finish=[StepFinish(begun.seq, answer, {"by": "probe"}, source="probe")]))
         elif begun.action == "doubt":
             self.park("in_doubt")
@@ -175,7 +175,11 @@ class Engine(RuleBasedStateMachine):
     @rule(decision=st.sampled_from(["approve", "reject"]))
     def decide(self, decision: str) -> None:
         for asked in self.questions("tool"):
-            said = {"version": asked.version, "proposal_hash": bytes(asked.proposal_hash).hex(), "message": "because"}
+            said: dict[str, Any] = {
+                "version": asked.version,
+                "proposal_hash": bytes(asked.proposal_hash).hex(),
+                "message": "because",
+            }
             approvals.decide(asked.id, actor=self.bob, decision=decision, **said)
 
     @rule()
@@ -183,7 +187,7 @@ class Engine(RuleBasedStateMachine):
         """As a careful person: by what the other side says."""
         for doubt in self.questions("settle"):
             with tenant_scope(self.desk.tenant_id):
-                step = Step.objects.get(run_id=self.id(), seq=doubt.step_seq)
+                step = Step.objects.get(run_id=self.id(), seq=doubt.step_seq or 0)
             known = self.model[step.identity.removesuffix("#1")]
             # A keyed or destructive call of the model happens when it is allowed to be made, unless it ended otherwise.
             verdict = "happened" if known.happened else "did_not_happen"

@@ -41,6 +41,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "lost_reply": {"drop_reply": True},
     "hung_up": {"drop_early": True, "act_delay_s": ACT_DELAY_S},
 }
+UNSHOWN = ("flush", "postgres", "reply")  # then some entries were never shown, and ride in the next turn all the same
 REQUESTS = {"admit": "admit", "wake": "admit", "approval": "decide", "settle": "settle"}  # failpoint -> who dies there
 
 
@@ -125,7 +126,7 @@ class Wave:
                 people.persist(partial(people.decide, **asked))
 
     def _settle(self, live: Live, approval_id: UUID, key: str, tool: str, asked: dict[str, Any]) -> None:
-        """As a careful person would, after two who are not."""
+        """As a careful person would, after one who is not."""
         live.doubts.add(approval_id)
         if approval_id not in self._hasty:
             self._hasty.add(approval_id)
@@ -151,7 +152,7 @@ class Wave:
 
     def _look_at_scratchpads(self) -> None:
         """What was shown and is not durable yet must be there. Postgres is read second: it can only require less."""
-        if any(live.case.death == "flush" for live in self._live.values()):
+        if any(live.case.death in UNSHOWN for live in self._live.values()):
             return
         running = [live for live in self._live.values() if live.case.effect == "notes" and live.status == "running"]
         pads = {live.case_id: self._pad(live) for live in running}

@@ -1,14 +1,15 @@
-"""The people of a drill: one who starts runs, a careful approver, and two who must be refused.
+"""The people of a drill: one who starts runs, a careful approver, and one who must be refused.
 
 The careful one settles a doubt as a careful person would: by looking at the other side's ledger, and saying "did not
-happen" only when the service allows it and nothing is under way over there. Before that a hasty approver and a viewer
-try to say "did not happen" at once.
+happen" only when the service allows it and nothing is under way over there. Before that somebody without the right
+says "did not happen" at once. (An approver who lies when the service allows it is beyond what a runtime can mend.)
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -89,11 +90,8 @@ VERBS: dict[str, Callable[..., Any]] = {"admit": admit, "decide": decide, "settl
 def be_hasty(approval_id: str, version: int, proposal_hash: str) -> None:
     """Say "did not happen" without a look and without the right. The service has to refuse; the ledger tells if not."""
     said: Json = {"version": version, "proposal_hash": proposal_hash, "reason": "It surely did not."}
-    for name in ("victor", "bob"):
-        try:
-            settling.settle(UUID(approval_id), actor=_actor(name), verdict="did_not_happen", **said)
-        except (Forbidden, Conflict):
-            continue
+    with suppress(Forbidden):
+        settling.settle(UUID(approval_id), actor=_actor("victor"), verdict="did_not_happen", **said)
 
 
 def persist(act: Callable[[], Any]) -> Any:
