@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import shared_task
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from agentstate.db import sql
 from runs.engine import hosting
@@ -49,6 +49,12 @@ def _watch(**_: Any) -> None:
     watcher = Watcher()
     _watchers.append(watcher)
     watcher.start()
+
+
+@worker_shutting_down.connect
+def _give_back(**_: Any) -> None:
+    """Warm stop: each run is given back at its next step boundary, and another worker goes on with it."""
+    hosting.stopping.set()
 
 
 @worker_shutdown.connect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -51,19 +52,23 @@ def _end(session: RunSession, run: Run, end: End) -> str:
         plain = sealing.canonical_payload(end.output, what="output")
         changes["output"] = sealing.seal_run(session.key, session.tenant_id, run.id, "output", plain)
     if end.failure is not None:
-        changes.update(failure_columns(session.key, run, end.failure))
+        changes.update(failure_columns(session.key, run, end.failure, steps=end.steps))
     moved = status.move(run, to=end.outcome, actor=acts.worker(session.worker_id), changes=changes)
     return moved.status
 
 
-def failure_columns(key: bytes, run: Run, failure: Failure) -> dict[str, Any]:
+def failure_columns(key: bytes, run: Run, failure: Failure, *, steps: Sequence[int] = ()) -> dict[str, Any]:
+    """`steps`: those it failed by, innermost first; who does not say gets the last that failed."""
     text = failure.message.replace("\0", "").encode("utf-8", "replace").decode()[:4000]
     plain = canonical.dumps({"type": failure.type[:200], "message": text, "retryable": failure.retryable})
     failed = Step.objects.filter(run_id=run.id, generation=run.generation, status=StepStatus.FAILED)
+    if not steps:
+        steps = list(failed.order_by("-seq").values_list("seq", flat=True)[:1])
     return {
         "error": sealing.seal_run(key, run.tenant_id, run.id, "error", plain),
         "error_type": failure.type[:200],
-        "error_step": failed.order_by("-seq").values_list("seq", flat=True).first(),
+        "error_step": steps[0] if steps else None,
+        "error_steps": list(steps),
     }
 
 

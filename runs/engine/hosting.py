@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from multiprocessing import get_context
 from uuid import UUID
 
 import structlog
@@ -26,6 +27,8 @@ from runs.engine.store import LocalStore
 from runs.services import registry, workers
 
 log = structlog.get_logger(__name__)
+# Set in the main process when the worker is asked to stop; its children inherit it by their fork.
+stopping = get_context("fork").Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,10 @@ def drive(tenant_id: UUID, run_id: UUID) -> str:
         return "not free"
     with structlog.contextvars.bound_contextvars(run_id=claim.run_id, fence=claim.fence, tenant=str(tenant_id)):
         log.info("run.claimed", agent=claim.agent, attempt=claim.attempt, reason=claim.reason)
+        executor = Executor(store, claim, agents()[claim.agent], asked_at=asked_at)
+        store.on_turn = lambda: executor.shut_down() if stopping.is_set() else None
         try:
-            driven = Executor(store, claim, agents()[claim.agent], asked_at=asked_at).run()
+            driven = executor.run()
         except DomainError as error:
             log.warning("run.given_up", code=error.code, detail=error.message)
             return error.code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 from uuid import UUID
@@ -80,6 +80,7 @@ class LocalStore:
         self._lock = threading.RLock()
         self._remembering = threading.Lock()  # the web process serves several claims at once
         self._home = threading.get_ident()
+        self.on_turn: Callable[[], None] = lambda: None  # before each turn; a host gives its runs back there
         self._connection = connections["default"] if shared else None
         if self._connection is not None:
             self._connection.inc_thread_sharing()
@@ -162,6 +163,7 @@ class LocalStore:
             return renewing.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+        self.on_turn()
         with self._database():
             try:
                 return turns.apply(self._session(claim), turn)

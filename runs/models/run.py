@@ -41,7 +41,8 @@ class Run(TenantModel):
     output = models.BinaryField(null=True)  # sealed
     error = models.BinaryField(null=True)  # sealed {type, message}
     error_type = models.CharField(max_length=200, default="", blank=True)  # class name, for grouping
-    error_step = models.IntegerField(null=True)
+    error_step = models.IntegerField(null=True)  # the innermost step it failed by
+    error_steps = ArrayField(models.IntegerField(), default=list)  # all of them: a resume lets these be tried again
 
     fence = models.BigIntegerField(default=0)
     # No constraint: workers are forgotten a week after their death, runs are not.

@@ -88,6 +88,7 @@ def resume(run_id: UUID, *, actor: Actor, reason: str) -> Run:
             "error": None,
             "error_type": "",
             "error_step": None,
+            "error_steps": [],
             "ended_at": None,
             "wake_reason": "resume",
         }
@@ -161,20 +162,17 @@ def _check_session_free(run: Run) -> None:
 
 
 def _take_back_failure(run: Run) -> None:
-    """The step at which the run failed is asked for anew; failures that the agent handled stay as they were told."""
-    if run.error_step is None:
-        return
-    failed = Step.objects.select_for_update().get(run_id=run.id, seq=run.error_step)
-    if failed.status != StepStatus.FAILED:
-        return
-    if failed.outcome == "unknown":
-        raise Conflict(
-            f"Step {failed.seq} {failed.name} was given up while it was in doubt: it may have happened, so it is not "
-            "called again here. Start a new run once you know.",
-            step=failed.seq,
-        )
-    failed.outcome, failed.due_at = "resumed", None
-    failed.save(update_fields=["outcome", "due_at"])
+    """The steps by which the run failed are asked for anew; failures that the agent handled stay as they were told."""
+    failed = Step.objects.select_for_update().filter(run_id=run.id, seq__in=run.error_steps, status=StepStatus.FAILED)
+    for step in failed.order_by("seq"):
+        if step.outcome == "unknown":
+            raise Conflict(
+                f"Step {step.seq} {step.name} was given up while it was in doubt: it may have happened, so it is not "
+                "called again here. Start a new run once you know.",
+                step=step.seq,
+            )
+        step.outcome, step.due_at = "resumed", None
+        step.save(update_fields=["outcome", "due_at"])
 
 
 def _check_reason(reason: str) -> None:

@@ -134,6 +134,7 @@ def _go_on(run: Run, verdict: str, *, key: bytes, actor: Actor, step: Step) -> N
             "error": sealing.seal_run(key, run.tenant_id, run.id, "error", plain),
             "error_type": "GaveUp",
             "error_step": step.seq,
+            "error_steps": [step.seq],
             "waiting_for": "",
             "ended_at": clock.database_now(),
         }
