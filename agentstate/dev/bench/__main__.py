@@ -10,8 +10,12 @@ import django
 def main() -> None:
     django.setup()
     from agentstate.dev.bench import measuring
+    from agentstate.dev.servers import CannotStart
 
-    sys.exit(measuring.run(sys.argv[1:]))
+    try:
+        sys.exit(measuring.run(sys.argv[1:]))
+    except CannotStart as refusal:
+        sys.exit(f"The bench stopped. {refusal}")
 
 
 if __name__ == "__main__":

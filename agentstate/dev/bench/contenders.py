@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 import psycopg
@@ -105,7 +105,10 @@ class Dbos:
         self._dbos = dbos(config=config)
         window = Window(size)
 
-        look = dbos.step(name="look")(window.next)
+        def take_one() -> dict[str, Any]:  # dbos writes on what it is given: no bound method
+            return window.next()
+
+        look = dbos.step(name="look")(take_one)
 
         def main(steps: int) -> None:
             for _ in range(steps):

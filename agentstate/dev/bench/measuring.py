@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,9 +57,17 @@ def run(arguments: Sequence[str]) -> int:
 def _measured(item: Item, size: Size, token: str) -> list[Line]:
     """Its lines, each printed as soon as it is known."""
     started, found = time.monotonic(), list[Line]()
-    print(f"\n{item.name} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
+    print(f"\n{item.name} (a process that wants to gets {_share_of_a_core():.0%} of a core now)", flush=True)
     for line in item.measure(size, token):
         found.append(line)
         print(line.line(), flush=True)
     print(f"  took {time.monotonic() - started:.0f} s", flush=True)
     return found
+
+
+def _share_of_a_core(spin_s: float = 0.2) -> float:
+    """What other processes leave us, in processor seconds per second: milliseconds are to be read with it."""
+    started, used = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < spin_s:
+        pass
+    return (time.process_time() - used) / (time.perf_counter() - started)
