@@ -52,7 +52,8 @@ class Result:
 @dataclass(slots=True)
 class Report:
     results: list[Result] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)  # broken invariants, and worlds that did not end
+    findings: list[str] = field(default_factory=list)  # broken invariants
+    broken: list[str] = field(default_factory=list)  # worlds that did not come to their end: the drill itself failed
     trace: dict[str, list[str]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)  # of all failpoints
     left_out: int = 0
@@ -60,6 +61,7 @@ class Report:
     def add(self, other: Report) -> None:
         self.results += other.results
         self.findings += other.findings
+        self.broken += other.broken
         self.left_out += other.left_out
         self.trace |= other.trace
         self.names = self.names or other.names
@@ -70,7 +72,12 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return not self.bad and not self.findings
+        return not self.bad and not self.findings and not self.broken
+
+    @property
+    def has_noticed(self) -> bool:
+        """Whether something about the runtime was found; a world that broke tells nothing."""
+        return bool(self.bad or self.findings) and not self.broken
 
 
 def run(order: Order) -> Report:
@@ -101,9 +108,7 @@ def _collect(order: Order, root: Path) -> Report:
     watchdog.cancel()
     _end_group(world.pid)
     if world.returncode != 0:
-        report.findings.append(
-            f"the world ended with {world.returncode}: {said.strip()} {_tail(root / 'world' / 'log')}"
-        )
+        report.broken.append(f"the world ended with {world.returncode}: {said.strip()} {_tail(root / 'world' / 'log')}")
     return report
 
 

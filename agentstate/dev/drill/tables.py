@@ -40,7 +40,7 @@ def summary(report: Report) -> str:
         f" {doubts} settled by a person, {len(report.bad)} with a violation, {len(report.findings)} broken invariants"
     ]
     lines += [f"  {result.case}: {'; '.join(result.violations)}" for result in report.bad[:VIOLATIONS_SHOWN]]
-    lines += [f"  {finding}" for finding in report.findings[:VIOLATIONS_SHOWN]]
+    lines += [f"  {finding}" for finding in [*report.findings, *report.broken][:VIOLATIONS_SHOWN]]
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def of_mutants(reports: Mapping[str, Report]) -> str:
     lines = [f"{'mutant':<24}{'noticed':<9}by"]
     for name, report in reports.items():
         first = next(iter(reasons(report)), "nothing").splitlines()[0][:100]
-        lines.append(f"{name:<24}{'no' if report.is_clean else 'yes':<9}{first}  ({mutants.MEANING[name]})")
+        lines.append(f"{name:<24}{'yes' if report.has_noticed else 'no':<9}{first}  ({mutants.MEANING[name]})")
     return "\n".join(lines)
 
 
@@ -66,3 +66,4 @@ def reasons(report: Report) -> Iterable[str]:
     for result in report.bad:
         yield f"{result.case.effect}, {result.case.death}: {result.violations[0]}"
     yield from report.findings
+    yield from report.broken

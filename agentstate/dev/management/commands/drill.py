@@ -11,6 +11,7 @@ from agentstate.dev import templates
 from agentstate.dev.drill import launch, plans, tables
 from agentstate.dev.drill.launch import Order, Report
 
+TRIES = 3
 SEEDS = templates.CHECKOUT / "tests" / "chaos" / "seeds.txt"
 
 
@@ -54,14 +55,25 @@ class Command(BaseCommand):
                 self.stdout.flush()
                 whole.add(report)
         self.stdout.write("\n" + tables.by_failpoint(whole) + "\n\n" + tables.summary(whole))
+        self.stdout.write(f"no run died at: {', '.join(tables.untouched(whole)) or 'every failpoint was met'}")
         return 0 if whole.is_clean else 1
 
     def _mutants(self, only: str) -> int:
         reports = {"none": launch.run(plans.control())} if not only else {}
         for name in plans.MUTANTS:
             if only in ("", name):
-                reports[name] = launch.run(plans.mutant(name))
+                reports[name] = self._try(name)
                 self.stdout.write(tables.of_mutants({name: reports[name]}).splitlines()[1])
                 self.stdout.flush()
         self.stdout.write("\n" + tables.of_mutants(reports))
-        return 1 if any(report.is_clean == bool(name != "none") for name, report in reports.items()) else 0
+        survivors = [name for name, report in reports.items() if name != "none" and not report.has_noticed]
+        mistaken = [name for name, report in reports.items() if name == "none" and not report.is_clean]
+        return 1 if survivors or mistaken else 0
+
+    def _try(self, name: str) -> Report:
+        """On a busy machine a process may die elsewhere than it should; what is noticed once is noticed."""
+        for _ in range(TRIES):
+            report = launch.run(plans.mutant(name))
+            if report.has_noticed:
+                break
+        return report
