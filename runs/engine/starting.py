@@ -160,9 +160,13 @@ def start_json(session: RunSession, step: NewStep, body: Any) -> dict[str, Any]:
 
 def effect_act(step: NewStep | KnownStep, to: str) -> dict[str, Any]:
     """The audit entry of an effect, on the chain of its run."""
-    seq = step.seq if isinstance(step, KnownStep) else None
-    detail = {"tool": step.name, "class": step.effect, "key": step.key, "seq": seq}
-    return {"action": f"effect.{to}", "was": "claimed" if to == "settled" else "", "now": to, "detail": detail}
+    detail: dict[str, Any] = {"tool": step.name, "class": step.effect, "key": step.key}
+    act = {"action": f"effect.{to}", "was": "claimed" if to == "settled" else "", "now": to, "detail": detail}
+    if isinstance(step, KnownStep):
+        detail["seq"] = step.seq
+    else:
+        act["begun"] = step.identity  # it gets its number in the database
+    return act
 
 
 def remember(session: RunSession, step: NewStep, *, seq: int) -> KnownStep:

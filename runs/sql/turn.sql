@@ -120,7 +120,11 @@ begin
   if p ? 'audit' then  -- effects only: claimed and settled are acts, not plain steps
     v_head := run.audit_head;
     v_seq := run.audit_seq;
-    for a in select x.* from jsonb_to_recordset(p->'audit') as x(action text, was text, now text, detail jsonb) loop
+    for a in select x.* from jsonb_to_recordset(p->'audit') as x(action text, was text, now text, detail jsonb, begun text) loop
+      if a.begun is not null then
+        a.detail := a.detail || jsonb_build_object('seq', (select s.seq from runs_step s
+          where s.run_id = p_run and s.generation = run.generation and s.identity = a.begun));
+      end if;
       v_seq := v_seq + 1;
       v_head := agentstate_audit(p_tenant, 'run', p_run, v_seq, v_head, a.action, a.was, a.now, 'worker',
         coalesce(run.worker_id::text, ''), a.detail, null);

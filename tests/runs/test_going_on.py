@@ -417,6 +417,24 @@ def test_every_status_is_audited_and_counted(desk: Desk) -> None:
         assert not StatusDelta.objects.exists()
 
 
+def test_an_effect_is_claimed_and_settled_in_the_audit_under_its_number(desk: Desk) -> None:
+    from agentstate.audit.models import AuditEntry
+
+    claim = desk.start()
+    looked = desk.begin(claim, "look")
+    reply = desk.store.turn(
+        claim,
+        Turn(
+            finish=[StepFinish(looked.seq, output=1)],
+            start=[StepStart("refund#1", "refund", "tool", "destructive", timeout_s=2.0)],
+        ),
+    )
+    desk.finish(claim, reply.begun[0].seq, output=2)
+    with tenant_scope(desk.tenant_id):
+        acts = AuditEntry.objects.filter(action__startswith="effect.").order_by("id").values_list("action", "detail")
+        assert [(action, detail["seq"]) for action, detail in acts] == [("effect.claimed", 2), ("effect.settled", 2)]
+
+
 def test_frames_verify_against_the_steps_of_their_turn(desk: Desk) -> None:
     claim = desk.start()
     for n in range(5):

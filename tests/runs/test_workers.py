@@ -43,6 +43,7 @@ def test_a_living_process_is_seen_and_a_killed_one_is_proven_dead(db: None) -> N
     worker.refresh_from_db()
     assert worker.dead_proof == ""
     process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     sweep.notice_dead(set())  # a zombie, not reaped yet, drives nothing any more
     process.wait()
     worker.refresh_from_db()
