@@ -164,6 +164,12 @@ class LocalStore:
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
         self.on_turn()
+        try:
+            return self._turn(claim, turn)
+        except Unavailable:  # the server dropped our connection since the last use; a turn may be sent twice
+            return self._turn(claim, turn)
+
+    def _turn(self, claim: Claim, turn: Turn) -> TurnReply:
         with self._database():
             try:
                 return turns.apply(self._session(claim), turn)
