@@ -19,6 +19,7 @@ import redis
 
 from agentstate.dev import external, plan, prepared
 from agentstate.dev.children import dying_with_parent
+from agentstate.dev.demo.paste import PASTE
 from agentstate.dev.plan import CHECKOUT, Plan
 from agentstate.dev.processes import Keeper, Relay, Service, stop_all
 from agentstate.dev.servers import CannotStart
@@ -247,25 +248,11 @@ An agent of your own, in another terminal:
 
 export AGENTSTATE_URL={made.url} AGENTSTATE_KEY={demo["api_key"]}
 cat > hello.py <<'END'
-{HELLO.strip()}
+{PASTE.strip()}
 END
 PYTHONPATH={CHECKOUT} {sys.executable} hello.py
 
 Ctrl-C stops everything.
-"""
-
-
-HELLO = """
-import agentstate as st
-
-@st.tool(effect="destructive", approve="always")
-def greet(name, *, idempotency_key): return f"Hello {name}"
-
-@st.agent("hello")
-def main(name): return greet(name)
-
-st.run(main, {"name": "Ada"})  # waits for your approval on the page
-st.worker(main)
 """
 
 

@@ -20,8 +20,9 @@ from agentstate.db import sql, wake
 from agentstate.tenants import actors
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
-from runs.models import AdmissionKey, StatusCount, Worker
+from runs.models import AdmissionKey, Run, StatusCount, Worker
 from runs.services import approvals, clock, timers, workers
+from runs.states import RunStatus
 
 log = structlog.get_logger(__name__)
 register("sweep.fired", "a timer's run queued / whatever is due next")
@@ -30,6 +31,7 @@ register("sweep.expired", "a question closed / the next one")
 register("sweep.marked", "a worker marked dead / the hint that its runs are free")
 
 BATCH = 500
+SILENT = timedelta(minutes=10)  # of a worker over HTTP; its long polls are at most 25 s apart
 # How long one hint about a run keeps others back (milliseconds). A queued run may wait for a free worker: rarely.
 HINT_MS = {"queued": 15_000, "lapsed": 1_000, "dead": 500}
 
@@ -112,8 +114,17 @@ def drop_old() -> int:
     before = now - timedelta(days=1)
     for tenant_id in Tenant.objects.values_list("id", flat=True):
         with tenant_scope(tenant_id):
+            _forget_silent(tenant_id)
             dropped += AdmissionKey.objects.filter(created_at__lt=before).delete()[0]
     return dropped
+
+
+def _forget_silent(tenant_id: UUID) -> None:
+    """Workers over HTTP that ask for nothing and drive nothing any more; nobody here can prove more than silence."""
+    driving = Run.objects.filter(status=RunStatus.RUNNING, worker__isnull=False).values("worker_id")
+    silent = Worker.objects.filter(kind="http", for_tenant=tenant_id, dead_at__isnull=True)
+    silent = silent.filter(seen_at__lt=clock.database_now() - SILENT).exclude(id__in=driving)
+    silent.update(dead_at=clock.database_now())
 
 
 def _fire(tenant_id: UUID, run_id: UUID) -> None:

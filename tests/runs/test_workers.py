@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from agentstate.sdk.store import WorkerInfo
+from agentstate.sdk.store import End, Turn, WorkerInfo
 from agentstate.tenants.scope import tenant_scope
 from runs.models import Run, Worker
-from runs.services import sweep, workers
+from runs.services import clock, sweep, workers
 from tests.runs.conftest import Desk
 
 
@@ -60,7 +60,8 @@ def test_a_machine_of_the_same_name_proves_nothing(db: None) -> None:
     assert workers.proof_of_death(worker) == ""
 
 
-def test_a_free_lock_elsewhere_needs_two_looks_and_is_no_proof(db: None) -> None:
+def test_a_free_lock_elsewhere_needs_two_looks_and_is_no_proof(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "_server_is_settled", lambda: True)  # the tests' server may be seconds old
     worker = registered(1, host="elsewhere", boot_id="b", pid_start=5)
     first = sweep.notice_dead(set())
     assert first == {worker.id}
@@ -119,3 +120,20 @@ def _spec() -> Any:
     from tests.runs.conftest import SPEC
 
     return SPEC
+
+
+def test_a_silent_worker_over_http_is_forgotten_unless_it_drives_a_run(desk: Desk) -> None:
+    from runs.engine.store import LocalStore
+
+    store = LocalStore(desk.actor, kind="http", lease_s=3_600)
+    claims = [
+        store.claim(info(pid, host="far", boot_id="b", pid_start=1), agents={"desk": _spec()}, run_id=run_id)
+        for pid, run_id in ((1, desk.store.admit("desk", {}).run_id), (2, desk.store.admit("desk", {}).run_id))
+    ]
+    assert claims[0] is not None and claims[1] is not None
+    store.turn(claims[0], Turn(then=End("succeeded", output=None)))
+    with tenant_scope(desk.tenant_id):
+        Worker.objects.filter(kind="http").update(seen_at=clock.database_now() - sweep.SILENT * 2)
+    sweep.drop_old()
+    with tenant_scope(desk.tenant_id):
+        assert list(Worker.objects.filter(kind="http", dead_at__isnull=True).values_list("pid", flat=True)) == [2]

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from agentstate.audit import notes
 from agentstate.tenants.actors import system
 from agentstate.tenants.models import Tenant
+from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 
 
@@ -34,8 +36,10 @@ class Command(BaseCommand):
 
     def _rotate(self, tenant: Tenant, *, new_version: bool) -> int:
         done = keys.rotate(tenant, actor=system("rotate_keys", tenant_id=tenant.id), new_version=new_version)
+        with tenant_scope(tenant.id):
+            reasons = notes.rewrap()
         self.stdout.write(
             f"{tenant.slug}: version {done.version}; {done.rewrapped} run keys wrapped by it, {done.left} left; "
-            f"{done.by_master} tenant keys wrapped by the current master key"
+            f"{reasons} reasons of the audit trail; {done.by_master} tenant keys wrapped by the current master key"
         )
         return done.left
