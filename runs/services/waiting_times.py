@@ -20,9 +20,12 @@ def probe_settles_at(step: Step, *, dead_at: datetime | None) -> datetime:
 
 
 def did_not_happen_opens_at(step: Step, *, dead_at: datetime | None) -> datetime:
-    """From when on a person may say "it did not happen": the old call can no longer be under way.
+    """From when on a person may say "it did not happen": no call can be under way any more.
 
-    timeout_s is the longest that a call takes. A process proven dead has no call under way.
+    timeout_s is the longest that a call takes. Proof of death moves the last possible send back, no more: what was
+    sent before may still be acted upon by a downstream that does not care whether its caller lives.
     """
-    last_end = (step.call_by or step.started_at) + timedelta(seconds=step.timeout_s or 0.0)
-    return last_end if dead_at is None else min(last_end, dead_at)
+    last_sent = step.call_by or step.started_at
+    if dead_at is not None:
+        last_sent = min(last_sent, dead_at)
+    return last_sent + timedelta(seconds=step.timeout_s or 0.0)
