@@ -107,8 +107,9 @@ class World:
         if self.proxy:
             self.proxy.stop()
         self.sandbox.close()
-        for server in self._servers.values():
-            server.send_signal(signal.SIGQUIT)
+        # Postgres handles SIGQUIT; Valkey inherits it ignored when we were started in the background.
+        self._servers["postgres"].send_signal(signal.SIGQUIT)
+        self._servers["valkey"].kill()
         for server in self._servers.values():
             server.wait(20)
 
