@@ -32,10 +32,11 @@ def enter_environment() -> None:
     if sys.argv[1:2] == ["up"]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before anything is started
     read_env_file(CHECKOUT / ".env")
+    stays = os.environ.get("AGENTSTATE_NO_VENV")  # before the next file: processes below `up` have it set
     if not os.environ.get("DATABASE_URL") and settings_module(sys.argv) == "agentstate.settings":
         read_env_file(state_folder() / "environment")  # of the `up` that runs here, if one does
     inside_ours = Path(sys.prefix) == VENV
-    if os.environ.get("AGENTSTATE_NO_VENV") or (sys.prefix != sys.base_prefix and not inside_ours):
+    if stays or (sys.prefix != sys.base_prefix and not inside_ours):
         return
     wanted = requirements()
     if not (is_current(wanted) and os.access(str(PYTHON), os.X_OK)):

@@ -93,8 +93,8 @@ def _check(verdict: str, *, reason: str, evidence: str) -> None:
 
 
 def _happened(run: Run, step: Step, *, key: bytes, output: Any, evidence: str) -> None:
-    result = output if output is not None else {"settled": "happened", "evidence": evidence}
-    plain = sealing.canonical_payload(result, what="output")
+    """Without `output` the agent gets null: it happened, and what was answered is lost. Evidence stays with the vote."""
+    plain = sealing.canonical_payload(output, what="output")
     step.output = sealing.seal_step(key, run.tenant_id, run.id, step.generation, step.identity, "output", plain)
     step.output_hash = sealing.fingerprint(run.tenant_id, plain)
     step.status, step.outcome, step.source, step.ended_at = StepStatus.DONE, "done", "operator", clock.database_now()

@@ -176,6 +176,14 @@ def test_a_person_says_it_happened_and_the_run_goes_on_with_that_result(desk: De
     assert desk.step(claim).source == "operator"
 
 
+def test_it_happened_without_a_result_tells_the_agent_nothing_that_nobody_knows(desk: Desk, bob: Actor) -> None:
+    claim, _ = doubtful(desk)
+    settle(desk, bob, "happened", evidence="ledger line 4")
+    claim = desk.take(claim.run_id)  # type: ignore[attr-defined]
+    told = desk.begin(claim, "refund", effect="destructive", payload={"order": 1})
+    assert (told.action, told.output) == ("replay", None)
+
+
 def test_did_not_happen_stays_closed_while_the_old_call_may_be_under_way(desk: Desk, bob: Actor) -> None:
     doubtful(desk)
     with pytest.raises(Conflict, match="late answer may still come"):
