@@ -93,7 +93,7 @@ def _check(verdict: str, *, reason: str, evidence: str) -> None:
 
 
 def _happened(run: Run, step: Step, *, key: bytes, output: Any, evidence: str) -> None:
-    """Without `output` the agent gets null: it happened, and what was answered is lost. Evidence stays with the vote."""
+    """Without `output` the agent gets null: it happened, and the answer is lost. Evidence stays with the vote."""
     plain = sealing.canonical_payload(output, what="output")
     step.output = sealing.seal_step(key, run.tenant_id, run.id, step.generation, step.identity, "output", plain)
     step.output_hash = sealing.fingerprint(run.tenant_id, plain)
