@@ -284,17 +284,9 @@ def _first(session: RunSession, run: Run, step: Step, start: StepStart, approval
     approvals.use(approval)
     if edited:
         step.edit_version += 1
-        step.key = effect_key(session, start, payload=args, edit_version=step.edit_version)
+        step.key = effect_key(session, start, payload=args, retry=step.retry, edit_version=step.edit_version)
     _start_row(session, run, step)
-    return Begun(
-        "execute",
-        step.seq,
-        attempt=step.attempt,
-        key=step.key or "",
-        args=args,
-        edited=edited,
-        call_for_s=session.lease_s * CALL_FOR_SHARE,
-    )
+    return _execute(session, step, args, edited)
 
 
 def _again(session: RunSession, run: Run, step: Step, start: StepStart, approval: Any, ruling: Any) -> Begun:
@@ -304,23 +296,15 @@ def _again(session: RunSession, run: Run, step: Step, start: StepStart, approval
     step.attempt += 1
     _start_row(session, run, step)
     acts.record(run, step, f"step.{was}_again", worker_id=session.worker_id)
-    args, edited = approvals.arguments(approval, session.key) if approval and approval.kind == "tool" else (None, False)
-    return Begun(
-        "execute",
-        step.seq,
-        attempt=step.attempt,
-        key=step.key or "",
-        args=args,
-        edited=edited,
-        call_for_s=session.lease_s * CALL_FOR_SHARE,
-    )
+    args, edited = _approved(session, approval)
+    return _execute(session, step, args, edited)
 
 
 def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval: Any, ruling: Any) -> Begun:
     """A definite failure came before: a new key, and for an approved tool the same decision if it was not sent."""
     outcome = step.outcome
     _keep_attempt(session, step)
-    args, edited = approvals.arguments(approval, session.key) if approval and approval.kind == "tool" else (None, False)
+    args, edited = _approved(session, approval)
     step.attempt += 1
     step.retry += 1
     if step.key is not None:
@@ -336,6 +320,10 @@ def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval
         return Begun("wait", step.seq, attempt=step.attempt, approval_id=public_id("apr", fresh.id))
     _start_row(session, run, step)
     acts.record(run, step, "step.retried", worker_id=session.worker_id)
+    return _execute(session, step, args, edited)
+
+
+def _execute(session: RunSession, step: Step, args: Any, edited: bool) -> Begun:
     return Begun(
         "execute",
         step.seq,
@@ -345,6 +333,13 @@ def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval
         edited=edited,
         call_for_s=session.lease_s * CALL_FOR_SHARE,
     )
+
+
+def _approved(session: RunSession, approval: Approval | None) -> tuple[Any, bool]:
+    """The arguments a person approved, and whether they were edited; None where nobody was asked."""
+    if approval is None or approval.kind != "tool":
+        return None, False
+    return approvals.arguments(approval, session.key)
 
 
 def _licenses_retry(approval: Approval, outcome: str) -> bool:
