@@ -14,12 +14,11 @@ from uuid import UUID
 import redis as redis_client
 import structlog
 
-from agentstate.core import canonical, clock
+from agentstate.core import canonical, clock, tokens
 from agentstate.core.errors import TooLarge
 from agentstate.core.failpoints import hit, register
 from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX
 from agentstate.db import wake
-from agentstate.llm import tokens
 from agentstate.sdk.store import Entry
 from runs import sealing
 

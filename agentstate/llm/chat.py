@@ -16,8 +16,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from agentstate.core import tokens
 from agentstate.core.errors import DomainError, Invalid, Unavailable
-from agentstate.llm import prices, tokens
+from agentstate.llm import prices
 
 Json = Any  # what json.loads gives
 Shape = TypeVar("Shape", bound=BaseModel)

@@ -12,13 +12,12 @@ from typing import Any
 
 import orjson
 
-from agentstate.core import canonical
+from agentstate.core import canonical, tokens
 from agentstate.core.errors import Conflict, Fenced, Invalid
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import GENERATION_STEPS_MAX
 from agentstate.db import sql, wake
-from agentstate.llm import tokens
 from agentstate.sdk.store import UNCHANGED, Begun, Continue, End, Entry, Park, StepFinish, StepStart, Turn, TurnReply
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import blobs

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from agentstate.core import tokens
 from agentstate.dev.demo import letters
-from agentstate.llm import tokens
 from agentstate.llm.chat import REPLY_TOKENS_MAX, BadAnswer, Json, Message, Reply
 
 NAME = "scripted-1"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from agentstate.llm import tokens
+from agentstate.core import tokens
 
 LETTER = (
     "Hi there! Could you please refund my order #4711? It arrived broken, and I'm really not happy about it. "
