@@ -7,16 +7,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from agentstate.audit import notes
+from agentstate.affairs import rotation
 from agentstate.tenants.actors import system
 from agentstate.tenants.models import Tenant
-from agentstate.tenants.scope import tenant_scope
-from checkpoints import keys
 
 
 class Command(BaseCommand):
     help = (
-        "Give each tenant a new wrapping key, wrap all run keys by it, and tenants' keys by the current master key. "
+        "Give each tenant a new wrapping key, wrap all keys of runs and subjects by it, "
+        "and tenants' keys by the current master key. "
         "Killed in the middle: go on with --rewrap-only."
     )
 
@@ -32,14 +31,12 @@ class Command(BaseCommand):
                 raise CommandError(f"There is no tenant {options['tenant']}.")
         left = sum(self._rotate(tenant, new_version=not options["rewrap_only"]) for tenant in tenants)
         if left:
-            raise CommandError(f"{left} run keys were busy and keep their old wrapping: run again with --rewrap-only.")
+            raise CommandError(f"{left} keys were busy and keep their old wrapping: run again with --rewrap-only.")
 
     def _rotate(self, tenant: Tenant, *, new_version: bool) -> int:
-        done = keys.rotate(tenant, actor=system("rotate_keys", tenant_id=tenant.id), new_version=new_version)
-        with tenant_scope(tenant.id):
-            reasons = notes.rewrap()
+        done = rotation.rotate(tenant, actor=system("rotate_keys", tenant_id=tenant.id), new_version=new_version)
         self.stdout.write(
-            f"{tenant.slug}: version {done.version}; {done.rewrapped} run keys wrapped by it, {done.left} left; "
-            f"{reasons} reasons of the audit trail; {done.by_master} tenant keys wrapped by the current master key"
+            f"{tenant.slug}: version {done.version}; {done.rewrapped} keys wrapped by it, {done.left} left; "
+            f"{done.reasons} reasons of the audit trail; {done.by_master} tenant keys wrapped by the current master key"
         )
         return done.left
