@@ -11,43 +11,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
 from agentstate.core import tokens
-from agentstate.core.errors import DomainError, Invalid, Unavailable
 from agentstate.llm import prices
+from agentstate.llm.endpoint import Address, BadAnswer, Json, ModelRefused, ModelUnavailable
 
-Json = Any  # what json.loads gives
+__all__ = ["BadAnswer", "Endpoint", "Json", "Message", "Model", "ModelRefused", "ModelUnavailable", "Reply", "ToolCall"]
+
 Shape = TypeVar("Shape", bound=BaseModel)
 
 OPENAI_URL = "https://api.openai.com/v1"
-CONNECT_S_MAX = 5.0
 REPLY_S_MAX = 120.0
+REPLY_WHOLE_S_MAX = 600.0
 REPLY_BYTES_MAX = 4 * 1024 * 1024
 REPLY_TOKENS_MAX = 1_500
-ERROR_CHARS_MAX = 300
-STATUS_TRY_AGAIN = frozenset({408, 409, 425, 429})
-
-
-class ModelUnavailable(Unavailable):
-    """The model cannot answer now; try again shortly."""
-
-    code = "model-unavailable"
-
-
-class BadAnswer(ModelUnavailable):
-    """The model answered in another form than it was asked for; ask again."""
-
-    code = "model-bad-answer"
-
-
-class ModelRefused(Invalid):
-    """The model's endpoint will not answer this: check OPENAI_BASE_URL, OPENAI_API_KEY and AGENTSTATE_MODEL."""
-
-    code = "model-refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +127,13 @@ class Endpoint:
         return self._reply(self._post(asked), messages)
 
     def _post(self, asked: dict[str, Json]) -> Json:
-        timeout = httpx.Timeout(self.reply_s_max, connect=CONNECT_S_MAX)
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        address = self._address()
-        # The password goes beside the address, not inside it: httpx logs addresses.
-        auth = (address.username, address.password) if address.username else None
-        place = str(address.copy_with(userinfo=b"")).rstrip("/") + "/chat/completions"
-        try:
-            with (
-                httpx.Client(timeout=timeout, headers=headers, auth=auth) as client,
-                client.stream("POST", place, json=asked) as answer,
-            ):
-                body = _read(answer)
-        except httpx.HTTPError as error:  # `from None`: it carries the request, and that the key
-            raise ModelUnavailable(f"{self._place()} did not answer ({type(error).__name__}).") from None
-        if answer.status_code != 200:
-            raise self._refusal(answer.status_code, body)
-        return _parsed(body)
+        return self._address().post(
+            "/chat/completions",
+            asked,
+            silent_s_max=self.reply_s_max,
+            s_max=max(self.reply_s_max, REPLY_WHOLE_S_MAX),
+            bytes_max=REPLY_BYTES_MAX,
+        )
 
     def _reply(self, body: Json, messages: Sequence[Message]) -> Reply:
         try:
@@ -180,50 +150,12 @@ class Endpoint:
         cost = prices.cost(self.name, tokens_in, tokens_out)
         return Reply(text, calls, tokens_in, tokens_out, self.name, float(cost or 0))
 
-    def _refusal(self, status: int, body: bytes) -> DomainError:
-        said = self._without_secrets(body.decode("utf-8", "replace"))[:ERROR_CHARS_MAX]
-        if status >= 500 or status in STATUS_TRY_AGAIN:
-            return ModelUnavailable(f"{self._place()} answered {status}: {said}")
-        return ModelRefused(f"{self._place()} answered {status}: {said}")
-
-    def _address(self) -> httpx.URL:
-        """Raises: ModelRefused, without quoting what may hold a password."""
-        try:
-            address = httpx.URL(self.url)
-        except (httpx.InvalidURL, ValueError):
-            address = httpx.URL()
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ModelRefused("OPENAI_BASE_URL is no address; it looks like https://host/v1.") from None
-        return address
+    def _address(self) -> Address:
+        return Address(self.name, self.url, self.key, setting="OPENAI_BASE_URL")
 
     def _limit_name(self) -> str:
         """OpenAI's newer models refuse the older name, most other servers know only that."""
-        return "max_completion_tokens" if self._address().host == "api.openai.com" else "max_tokens"
-
-    def _place(self) -> str:
-        return f"The model {self.name} at {self._address().host}"
-
-    def _without_secrets(self, text: str) -> str:
-        """Some endpoints quote the key they were sent."""
-        for secret in filter(None, (self.key, self._address().password)):
-            text = text.replace(secret, "[secret]")
-        return text
-
-
-def _read(answer: httpx.Response) -> bytes:
-    kept = bytearray()
-    for chunk in answer.iter_bytes():
-        kept += chunk
-        if len(kept) > REPLY_BYTES_MAX:
-            raise httpx.DecodingError("larger than is read here")
-    return bytes(kept)
-
-
-def _parsed(body: bytes) -> Json:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise BadAnswer("The endpoint's answer is no JSON.") from None
+        return "max_completion_tokens" if self._address().parts().host == "api.openai.com" else "max_tokens"
 
 
 def _tool_call(call: Json) -> ToolCall:

@@ -205,3 +205,9 @@ def test_only_a_chosen_model_is_asked() -> None:
     assert found == chat.Endpoint(name="llama3", url="http://x/v1")
     with pytest.raises(chat.ModelRefused, match="set AGENTSTATE_MODEL"):
         chat.from_environment({"OPENAI_BASE_URL": "http://x/v1"})
+
+
+def test_half_a_surrogate_pair_is_sent_as_a_question_mark(served: Served) -> None:
+    served.say("Hello.")
+    endpoint(served).complete([chat.Message("user", "broken \ud83d emoji")], purpose="greet")
+    assert served.asked[0]["messages"][0]["content"] == "broken ? emoji"
