@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from agentstate.core import ids
 from agentstate.core.errors import Conflict, Invalid, NotFound
+from agentstate.sdk.in_memory_run import Run, settled
 from agentstate.sdk.judgement import Approval, Row
-from agentstate.sdk.memory_run import Run, settled
 from agentstate.sdk.store import Control, Question, RunInfo
 
 Verdict = Literal["approve", "edit", "reject", "respond", "withdraw"]

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from agentstate.sdk.agents import Agent
 from agentstate.sdk.executor import Driven
+from agentstate.sdk.in_memory import MemoryStore
+from agentstate.sdk.in_memory_run import Run
 from agentstate.sdk.judgement import Approval, Row
-from agentstate.sdk.memory import MemoryStore
-from agentstate.sdk.memory_run import Run
 from agentstate.sdk.store import (
     AgentSpec,
     Claim,

@@ -16,9 +16,9 @@ from agentstate.core.errors import Fenced, Invalid, NotFound
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, GENERATION_STEPS_MAX
 from agentstate.sdk import judgement
 from agentstate.sdk.desk import Desk
+from agentstate.sdk.in_memory_run import Run, atomic, checked_state, record_of, settled
 from agentstate.sdk.judgement import Approval, Moment, Row
 from agentstate.sdk.lease import TRUSTED_PART
-from agentstate.sdk.memory_run import Run, atomic, checked_state, record_of, settled
 from agentstate.sdk.store import (
     UNCHANGED,
     AgentSpec,
