@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec
 from urllib.parse import urlencode
 
+import orjson
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -14,6 +15,7 @@ from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
 
 from agentstate.core.errors import NotFound
+from agentstate.http.redaction import redact
 from agentstate.tenants import members
 from agentstate.tenants.actors import Actor, require
 from agentstate.tenants.models import Tenant
@@ -106,3 +108,9 @@ def show(
     response = TemplateResponse(request, name, context, status=status)
     patch_vary_headers(response, ("HX-Request",))
     return response
+
+
+def twin(value: object) -> HttpResponse:
+    """The JSON twin of a page: the same facts, redacted in the same way."""
+    body = orjson.dumps(redact(value), default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    return HttpResponse(body, content_type="application/json")

@@ -19,16 +19,16 @@ from django.views.decorators.http import require_http_methods
 
 from agentstate.core import canonical
 from agentstate.core.errors import Conflict, DomainError, Forbidden, Invalid
-from agentstate.http.pages import TenantRequest, see_other, tenant_page
+from agentstate.http import schema_form
+from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
 from agentstate.http.redaction import redact
+from agentstate.http.schema_form import ABSENT, Reading
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
 from runs.selectors import approvals as selector
 from runs.selectors.approvals import ApprovalRow, StepFacts
 from runs.services import approvals
-from runs.views import schema_form
-from runs.views.schema_form import ABSENT, Reading
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 DECISIONS = {"approve", "preview", "edit", "reject", "respond"}
 SAID = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.http import HttpResponse
 from django.views.decorators.http import require_GET
 
-from agentstate.http.pages import TenantRequest, tenant_page
+from agentstate.http.pages import TenantRequest, tenant_page, twin
 from runs.selectors import approvals
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 
 @require_GET

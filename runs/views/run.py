@@ -10,11 +10,11 @@ from django.views.decorators.http import require_GET
 
 from agentstate.core.clock import now
 from agentstate.core.errors import Corrupt, NotFound
-from agentstate.http.pages import TenantRequest, tenant_page
+from agentstate.http.pages import TenantRequest, tenant_page, twin
 from runs.selectors import overview, records, steps, story
 from runs.selectors.story import RunStory
 from runs.views.drawing import draw
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 LIVE_MARGIN = timedelta(seconds=2)  # clocks of the web and the database may differ by this much
 

@@ -10,10 +10,10 @@ from django.views.decorators.http import require_GET
 
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id
-from agentstate.http.pages import TenantRequest, tenant_page
+from agentstate.http.pages import TenantRequest, tenant_page, twin
 from runs.selectors import agents
 from runs.selectors import runs as selector
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 VIEWS = (("", "All"), ("state=person", "Needs a person"), ("state=failed&time=day", "Failed, last 24 hours"))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
 from django.http import HttpResponse
 
 from agentstate.http import pages
 from agentstate.http.pages import TenantRequest
-from agentstate.http.redaction import redact
 from runs.selectors import standing
 
 
@@ -18,9 +16,3 @@ def show(
     if not (partial and request.htmx):
         request.standing = standing.read()  # type: ignore[attr-defined]  # read by agentstate.web.context
     return pages.show(request, template, context, partial=partial, status=status)
-
-
-def twin(value: object) -> HttpResponse:
-    """The JSON twin of a page: the same facts, redacted in the same way."""
-    body = orjson.dumps(redact(value), default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-    return HttpResponse(body, content_type="application/json")

@@ -13,14 +13,14 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from agentstate.core.errors import Conflict, Invalid, TooLarge
 from agentstate.core.ids import public_id
-from agentstate.http.pages import TenantRequest, see_other, tenant_page
+from agentstate.http import schema_form
+from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
+from agentstate.http.schema_form import ABSENT, Reading
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
 from runs.selectors import agents as selector
 from runs.services import admission
-from runs.views import schema_form
-from runs.views.schema_form import ABSENT, Reading
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from django.http import HttpResponse
 from django.views.decorators.http import require_GET
 
 from agentstate.core.errors import Corrupt
-from agentstate.http.pages import TenantRequest, tenant_page
+from agentstate.http.pages import TenantRequest, tenant_page, twin
 from runs.selectors import approvals, records, steps, story
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 
 @require_GET

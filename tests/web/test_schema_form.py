@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runs.views import schema_form
+from agentstate.http import schema_form
 
 REFUND: dict[str, Any] = {
     "type": "object",

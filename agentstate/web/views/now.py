@@ -10,13 +10,13 @@ from django.views.decorators.http import require_GET, require_http_methods
 from agentstate.affairs import invariants
 from agentstate.core.clock import now as clock_now
 from agentstate.core.errors import Conflict, Invalid, NotFound
-from agentstate.http.pages import TenantRequest, see_other, tenant_page
+from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.web import machinery
 from runs.selectors import agents, approvals, attention
 from runs.selectors import runs as run_list
 from runs.services import control
-from runs.views.showing import show, twin
+from runs.views.showing import show
 
 
 @require_GET
