@@ -11,9 +11,15 @@ VALUE_BYTES_INLINE = 64 * KIB  # a single larger value is stored once, by its ha
 PAYLOAD_BYTES_MAX = 20 * MIB  # input or output of one step
 SEALED_BYTES_MAX = 64 * MIB  # plaintext of anything sealed; bounds what a decompressor may ask for
 ENTRY_BYTES_MAX = 16 * KIB  # one scratchpad entry
-SCRATCHPAD_BYTES_MAX = 256 * KIB
-SCRATCHPAD_ENTRIES_MAX = 1_000
+SCRATCHPAD_BYTES_MAX = 256 * KIB  # text of the entries in force; they ride in every checkpoint
+SCRATCHPAD_ENTRIES_MAX = 400  # in force
+CONTEXT_BUDGET_TOKENS = 32_000  # of a run for which neither it, nor its agent, nor its model says one
+CONTEXT_BUDGET_TOKENS_MAX = 10_000_000
+SUMMARISE_AT = 0.7  # share of the context budget, or of the scratchpad's bounds, at which it is summarised
+SUMMARISE_TO = 0.4  # about what is left of it then
+SUMMARISE_S_MAX = 120  # seconds that a model may take for one summary
 REASON_CHARS_MAX = 4_000  # what a person writes beside a decision
+EMBEDDED_CHARS_MAX = 32 * KIB  # of one text; what comes after has no part in its vector
 
 # Names
 IDENTITY_CHARS_MAX = 1_000  # path of a step
@@ -35,6 +41,26 @@ CLAIMS_WITHOUT_PROGRESS_MAX = 5  # then the run is quarantined as poison
 KEYFRAME_DELTAS_MIN = 8
 KEYFRAME_DELTAS_MAX = 64
 
+# Memory
+MESSAGE_BYTES_MAX = 256 * KIB  # of one message's text
+MESSAGES_APPENDED_MAX = 200  # in one call
+UNDO_MESSAGES_MAX = 1_000  # taken back at once
+AUTHORS_MAX = 10_000  # of one subject's sessions
+BUFFER_MESSAGES_MAX = 200  # of one session that wait in Redis: what a loss of Redis costs at most
+BUFFER_BYTES_MAX = 4 * MIB
+BUFFER_AGE_S_MAX = 60
+SESSION_LIFE_S_MAX = 10 * 365 * 86_400
+SUBJECT_CAP_BYTES_MIN = 4 * KIB  # of one subject's items
+SUBJECT_CAP_BYTES_MAX = 8 * KIB
+SUBJECT_RECALL_MAX = 100  # hits of one question
+CONTEXT_TOKENS_MIN = 50
+CONTEXT_TOKENS_MAX = 1_000_000
+PROGRESS_BYTES_MAX = 16 * KIB  # of one progress document
+PROMPT_BYTES_MAX = 32 * KIB
+ALIASES_MAX = 50  # of one subject
+ALIAS_CHARS_MAX = 254  # an address of mail is the longest of them
+ALIAS_KIND_CHARS_MAX = 40
+
 # Interfaces
 LONG_POLL_S_MAX = 25
 PAGE_ROWS = 50
@@ -47,6 +73,8 @@ KEY_LAST_USED_S = 60  # last_used_at of an API key is written at most this often
 KEYS_CACHED_MAX = 4_096  # unwrapped keys a process remembers
 
 assert ENTRY_BYTES_MAX <= SCRATCHPAD_BYTES_MAX <= STATE_BYTES_MAX  # the scratchpad rides in the checkpoint
+assert 0 < SUMMARISE_TO < SUMMARISE_AT < 1
+assert CONTEXT_BUDGET_TOKENS <= CONTEXT_BUDGET_TOKENS_MAX < 2**31
 assert VALUE_BYTES_INLINE < STATE_BYTES_MAX <= PAYLOAD_BYTES_MAX < SEALED_BYTES_MAX
 assert TAG_CHARS_MAX <= NAME_CHARS_MAX < IDENTITY_CHARS_MAX
 assert GENERATION_STEPS_WARN < GENERATION_STEPS_MAX
@@ -54,3 +82,6 @@ assert 0 < KEYFRAME_DELTAS_MIN < KEYFRAME_DELTAS_MAX
 assert LONG_POLL_S_MAX < 30  # common idle limit of proxies
 assert PAGE_ROWS <= PAGE_ROWS_MAX
 assert JSON_DEPTH_MAX < 254  # orjson refuses deeper values without naming the place
+assert MESSAGE_BYTES_MAX <= BUFFER_BYTES_MAX
+assert SUBJECT_CAP_BYTES_MIN <= SUBJECT_CAP_BYTES_MAX
+assert CONTEXT_TOKENS_MIN < CONTEXT_TOKENS_MAX

@@ -255,6 +255,7 @@ class Migration(migrations.Migration):
                 ("last_active_at", models.DateTimeField()),
                 ("idle_s", models.IntegerField(null=True)),
                 ("expires_at", models.DateTimeField(null=True)),
+                ("due_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
                 (
                     "subject",
@@ -813,6 +814,12 @@ class Migration(migrations.Migration):
             model_name="session",
             index=models.Index(fields=["tenant_id", "-last_active_at", "-id"], name="memory_session_recent"),
         ),
+        migrations.AddIndex(
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("status", "open")), fields=["tenant_id", "due_at"], name="memory_session_due"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="session",
             constraint=agentstate.tenants.security.RowSecurity(
@@ -842,7 +849,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="session",
             constraint=agentstate.tenants.security.SweeperReads(
-                columns=["id", "tenant_id", "status", "last_active_at", "idle_s", "expires_at"],
+                columns=["id", "tenant_id", "status", "last_active_at", "idle_s", "expires_at", "due_at"],
                 name="memory_session_sweeper",
             ),
         ),

@@ -54,6 +54,7 @@ class Session(Audited, TenantModel):
     last_active_at = models.DateTimeField()
     idle_s = models.IntegerField(null=True)  # expires so long after last_active_at
     expires_at = models.DateTimeField(null=True)  # and at this moment at the latest
+    due_at = models.DateTimeField(null=True)  # the earlier of the two; null: never
     ended_at = models.DateTimeField(null=True)
 
     class Meta(TenantModel.Meta):
@@ -64,12 +65,14 @@ class Session(Audited, TenantModel):
             TenantFK(name="memory_session_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
             SweeperReads(
                 name="memory_session_sweeper",
-                columns=["id", "tenant_id", "status", "last_active_at", "idle_s", "expires_at"],
+                columns=["id", "tenant_id", "status", "last_active_at", "idle_s", "expires_at", "due_at"],
             ),
         ]
         indexes = [
             models.Index(fields=["subject", "-last_active_at"], name="memory_session_of_subject"),  # subject's page
             models.Index(fields=["tenant_id", "-last_active_at", "-id"], name="memory_session_recent"),  # the list
+            # The upkeep that expires.
+            models.Index(fields=["tenant_id", "due_at"], condition=Q(status="open"), name="memory_session_due"),
         ]
 
 

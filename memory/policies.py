@@ -1,0 +1,101 @@
+"""How an agent's memory works, and a tenant's: read from the tenant's settings, with a default for everything.
+
+An agent's policy is the tenant's setting `memory.agent:<name>` over `memory.agent:*` over the defaults, field by field.
+Recall reads this too, so it stands below the services; `memory.services.policies` changes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentstate.core.errors import Invalid
+from agentstate.core.limits import (
+    BUFFER_AGE_S_MAX,
+    BUFFER_MESSAGES_MAX,
+    CONTEXT_TOKENS_MAX,
+    CONTEXT_TOKENS_MIN,
+    SESSION_LIFE_S_MAX,
+    SUBJECT_CAP_BYTES_MAX,
+    SUBJECT_CAP_BYTES_MIN,
+    SUBJECT_RECALL_MAX,
+)
+from agentstate.tenants.models import TenantSetting
+
+Strategy = Literal["window", "summary", "hierarchical", "importance"]
+Retrieval = Literal["always", "reference", "tool", "never"]
+Persistence = Literal["sync", "batched", "periodic"]
+FullText = Literal["plain", "blind", "off"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+AnyPolicy = TypeVar("AnyPolicy", bound=BaseModel)
+
+ANY_AGENT = "*"
+PREFIX = "memory.agent:"
+TENANT_KEYS = {"fulltext": "memory.fulltext", "cap_bytes": "memory.cap_bytes", "expiry_days": "memory.expiry_days"}
+
+
+class AgentPolicy(BaseModel):
+    """How sessions of one agent are kept, told shorter and put into a context."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: Strategy = Field("summary", description="What stands in for the messages that do not fit word for word.")
+    budget_tokens: int = Field(8_000, ge=CONTEXT_TOKENS_MIN, le=CONTEXT_TOKENS_MAX, description="Of one context.")
+    retrieval: Retrieval = Field("always", description="When recall is asked; tool: the agent asks by itself.")
+    recall_k: int = Field(10, ge=1, le=SUBJECT_RECALL_MAX, description="Units that recall offers to a context.")
+    mask_over_tokens: int = Field(400, ge=20, le=100_000, description="Older tool messages above this are masked.")
+    persistence: Persistence = Field("sync", description="When an appended message is durable.")
+    batch_n: int = Field(20, ge=1, le=BUFFER_MESSAGES_MAX, description="batched: messages a crash of Redis may lose.")
+    batch_s: float = Field(5.0, ge=1, le=BUFFER_AGE_S_MAX, description="batched, periodic: seconds it may lose.")
+    idle_s: int | None = Field(86_400, ge=60, le=SESSION_LIFE_S_MAX, description="A session expires when idle so long.")
+    lifetime_s: int | None = Field(None, ge=60, le=SESSION_LIFE_S_MAX, description="And so long after its opening.")
+    reopen: bool = Field(True, description="Whether opening an ended session's key opens it again.")
+    summarise_at_messages: int = Field(20, ge=4, le=500, description="Messages of one segment of the summary.")
+    summarise_with: Literal["extractive", "model"] = Field("extractive", description="Who tells it shorter.")
+    summary_tokens: int = Field(800, ge=50, le=8_000, description="Of a running summary.")
+    extraction: Literal["off", "rules", "model"] = Field("rules", description="What proposes items after a turn.")
+    accept: Literal["auto", "review"] = Field("review", description="Who accepts those proposals.")
+
+
+class TenantPolicy(BaseModel):
+    """What holds for all memory of a tenant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fulltext: FullText = Field("plain", description="Words for search: readable in the database, as HMACs, or none.")
+    cap_bytes: int = Field(
+        SUBJECT_CAP_BYTES_MAX, ge=SUBJECT_CAP_BYTES_MIN, le=SUBJECT_CAP_BYTES_MAX, description="Items of one subject."
+    )
+    expiry_days: int = Field(90, ge=1, le=3_650, description="An item that is not pinned lives so long.")
+
+
+def for_agent(agent: str) -> AgentPolicy:
+    """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
+    own, every = f"{PREFIX}{agent}", f"{PREFIX}{ANY_AGENT}"
+    stored = dict(TenantSetting.objects.filter(key__in=[own, every]).values_list("key", "value"))
+    merged = {**(stored.get(every) or {}), **(stored.get(own) or {})}
+    return validated(AgentPolicy, merged, f"{own} or {every}")
+
+
+def for_tenant() -> TenantPolicy:
+    """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
+    stored = dict(TenantSetting.objects.filter(key__in=list(TENANT_KEYS.values())).values_list("key", "value"))
+    found = {field: stored[key] for field, key in TENANT_KEYS.items() if key in stored}
+    return validated(TenantPolicy, found, " or ".join(TENANT_KEYS.values()))
+
+
+def stored_for(agent: str) -> dict[str, Any]:
+    """What the tenant has set for exactly this agent (or for ANY_AGENT), and nothing that is inherited."""
+    found = TenantSetting.objects.filter(key=f"{PREFIX}{agent}").first()
+    return dict(found.value) if found is not None else {}
+
+
+def validated(model: type[AnyPolicy], values: dict[str, Any], where: str) -> AnyPolicy:
+    """The policy these values make. Raises: Invalid naming the setting and the field."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"The setting {where} cannot be used: {field}: {first['msg']}.", field=f"/{field}") from error
