@@ -14,7 +14,10 @@ from agentstate.db import sql
 
 # The one order in which rows are locked. Two transactions that follow it cannot wait for each other in a ring.
 # Tenants are locked by administrative acts only and come first.
-ORDER = ("tenant", "membership", "apikey", "session", "run", "step", "approval", "effect", "memory", "item", "artifact")
+ORDER = (
+    *("tenant", "membership", "apikey", "session", "run", "step", "approval", "effect"),
+    *("subject", "proposal", "item", "artifact"),
+)
 TIMED_OUT = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
 AnyModel = TypeVar("AnyModel", bound=models.Model)

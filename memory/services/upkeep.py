@@ -1,0 +1,146 @@
+"""Upkeep: work that is done in bounded batches, goes on where it was left, and is visible while it does.
+
+A batch and the cursor behind it commit together, so a killed round repeats nothing. Two rounds at once are one: who
+comes second does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from traceback import extract_tb
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from agentstate.core.clock import now
+from agentstate.core.errors import DomainError
+from agentstate.core.failpoints import hit, register
+from agentstate.db import locks
+from agentstate.tenants.scope import current_tenant, tenant_scope
+from memory.models import Upkeep
+
+log = structlog.get_logger(__name__)
+register("memory.upkeep.worked", "a batch of upkeep done / its cursor written")
+register("memory.upkeep.between", "a batch of upkeep committed / the next one")
+
+BATCHES_MAX = 1_000  # of one call of drive(): the next beat goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """What one batch came to. `cursor`: where the next one begins; it is empty again after a round that is over."""
+
+    cursor: str
+    done: int
+    is_over: bool
+    failed: str = ""  # class and place of an error; the batch was rolled back, the next call tries it again
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one kind of upkeep has come, for Health."""
+
+    name: str
+    state: str  # idle, running, failed
+    done: int
+    total: int | None
+    target: str
+    error: str
+    started_at: datetime | None
+    moved_at: datetime | None
+    finished_at: datetime | None
+
+
+def step(
+    name: str, work: Callable[[str], Progressed], *, target: str = "", total: int | None = None
+) -> Progressed | None:
+    """Do one batch: `work` gets the cursor ("" at the start of a round). None when another round is at it.
+
+    Another `target` than that of the unfinished round begins a new one. An error of `work` rolls its batch back, is
+    kept in the row and answered in `failed`: nothing that is done is lost by it. Asserts a tenant scope.
+    Locks: the row, for the length of the batch.
+    """
+    assert connection.in_atomic_block, "a batch and its cursor are one transaction"
+    # The named lock comes first: making the row would wait for another who makes it.
+    if not locks.try_hold("memory.upkeep", current_tenant(), name):
+        return None
+    row, _ = Upkeep.objects.select_for_update(no_key=True).get_or_create(name=name)
+    if row.state == "idle" or row.target != target:
+        row.cursor, row.done, row.total, row.target, row.started_at = "", 0, total, target, now()
+    progressed = _worked(name, work, row.cursor)
+    hit("memory.upkeep.worked")
+    row.state = "failed" if progressed.failed else "idle" if progressed.is_over else "running"
+    row.error = progressed.failed
+    row.moved_at = now()
+    if not progressed.failed:
+        row.done += progressed.done
+        row.cursor = "" if progressed.is_over else progressed.cursor
+    if progressed.is_over:
+        row.finished_at = row.moved_at
+    row.save()
+    return progressed
+
+
+def drive(
+    tenant_id: UUID,
+    name: str,
+    work: Callable[[str], Progressed],
+    *,
+    target: str = "",
+    batches_max: int = BATCHES_MAX,
+) -> Progressed | None:
+    """Batches, each in a transaction of its own, until the round is over, fails, or had its number of batches.
+
+    `done` of the answer counts all of them. None when another round is at it.
+    """
+    done = 0
+    for _ in range(batches_max):
+        with tenant_scope(tenant_id, durable=True):
+            progressed = step(name, work, target=target)
+        if progressed is None:
+            return None if not done else Progressed("", done, False)
+        done += progressed.done
+        if progressed.is_over or progressed.failed:
+            break
+        hit("memory.upkeep.between")
+    return replace(progressed, done=done)
+
+
+def standing() -> list[Standing]:
+    """Every kind of upkeep that has ever run in this tenant."""
+    return [
+        Standing(
+            row.name,
+            row.state,
+            row.done,
+            row.total,
+            row.target,
+            row.error,
+            row.started_at,
+            row.moved_at,
+            row.finished_at,
+        )
+        for row in Upkeep.objects.order_by("name")
+    ]
+
+
+def _worked(name: str, work: Callable[[str], Progressed], cursor: str) -> Progressed:
+    try:
+        with transaction.atomic():
+            return work(cursor)
+    except Exception as error:  # a batch is a boundary: the row tells, the next beat tries again
+        failed = place_of(error)
+        log.warning("memory.upkeep_failed", name=name, failed=failed)
+        return Progressed(cursor, 0, False, failed=failed)
+
+
+def place_of(error: BaseException) -> str:
+    """Class and place of an error, never its words: they may be a customer's."""
+    frames = extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    code = f" ({error.code})" if isinstance(error, DomainError) else ""
+    return f"{type(error).__name__}{code}{place}"[:400]
