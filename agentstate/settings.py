@@ -23,6 +23,14 @@ def flag(name: str, default: bool = False) -> bool:
     return env(name, "1" if default else "0").lower() in {"1", "true", "yes", "on"}
 
 
+def one_of(name: str, *choices: str) -> str:
+    """The first is the default."""
+    value = env(name, "") or choices[0]
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} is {value}; it can be {', '.join(choices)}.")
+    return value
+
+
 def database(url: str) -> dict[str, object]:
     """postgresql://user:password@host:port/name?host=/socket/folder as Django's dictionary."""
     parts = urlsplit(url)
@@ -67,6 +75,20 @@ EMAIL_URL = env("EMAIL_URL", "")  # smtp://, smtp+tls:// or smtps://user:passwor
 LEASE_S = float(env("AGENTSTATE_LEASE_S", "15"))
 HOSTED_AGENTS = [name for name in env("AGENTSTATE_AGENTS", "").split(",") if name]  # modules the worker imports
 STATE_DIR = Path(env("AGENTSTATE_STATE_DIR", str(BASE_DIR / ".state")))
+
+# Vectors for memory. auto: the endpoint when both its address and its model are set, else MiniLM where it is installed.
+EMBED_PROVIDER = one_of("EMBED_PROVIDER", "auto", "minilm", "endpoint", "none")
+EMBED_MODEL_DIR = env("EMBED_MODEL_DIR", "")  # MiniLM's files; "" = where its wheel put them
+EMBED_BASE_URL, EMBED_MODEL = env("EMBED_BASE_URL", ""), env("EMBED_MODEL", "")
+EMBED_API_KEY = env("EMBED_API_KEY", "")
+EMBED_TOKENS_MAX = max(1, int(env("EMBED_TOKENS_MAX", "") or 8_000))  # of one text sent to the endpoint
+SUMMARY_MODEL = env("SUMMARY_MODEL", "")  # "" = extracts, no model is asked
+OPENAI_BASE_URL, OPENAI_API_KEY = env("OPENAI_BASE_URL", ""), env("OPENAI_API_KEY", "")
+
+# Read when numpy is loaded, so set here, before anything loads it. Processes are our parallelism: with two threads each
+# on a busy machine a forward pass takes longer, and a pool of threads does not survive a worker's fork.
+for library in ("OPENBLAS", "OMP", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -118,7 +140,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "agentstate.web.context.page",
             ],
-            "builtins": ["agentstate.web.templatetags.formats"],
+            "builtins": ["agentstate.web.templatetags.formats", "agentstate.web.templatetags.prose"],
         },
     }
 ]

@@ -83,6 +83,9 @@ def environment(root: Path) -> dict[str, str]:
         "AGENTSTATE_STATE_DIR": str(root / "state"),
         "AGENTSTATE_NO_VENV": "1",
         "DATABASE_POOL": "0",
+        "EMBED_PROVIDER": "auto",
+        **dict.fromkeys(("EMBED_MODEL_DIR", "EMBED_BASE_URL", "EMBED_API_KEY", "EMBED_MODEL", "EMBED_TOKENS_MAX"), ""),
+        **dict.fromkeys(("SUMMARY_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"), ""),  # no test asks a paid model
     }
 
 
