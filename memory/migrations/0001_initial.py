@@ -172,6 +172,32 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Receipt",
+            fields=[
+                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("key", models.CharField(max_length=64)),
+                ("body_hash", models.BinaryField(max_length=32)),
+                ("reply", models.JSONField(null=True)),
+                ("at", models.DateTimeField()),
+            ],
+            options={
+                "abstract": False,
+                "indexes": [models.Index(fields=["tenant_id", "at"], name="memory_receipt_old")],
+                "constraints": [
+                    agentstate.tenants.security.RowSecurity(
+                        grants="SELECT, INSERT, DELETE, UPDATE (reply)", name="memory_receipt_rls"
+                    ),
+                    models.UniqueConstraint(fields=("tenant_id", "key"), name="memory_receipt_key"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Subject",
             fields=[
                 ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),

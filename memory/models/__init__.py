@@ -3,6 +3,7 @@
 from memory.models.document import Progress, ProgressVersion, Prompt, PromptVersion
 from memory.models.item import Item, ItemRevision, Proposal
 from memory.models.ledger import Injection, RecallQuestion
+from memory.models.receipt import Receipt
 from memory.models.session import Author, Message, Session, Summary
 from memory.models.subject import Alias, OwnerKey, Subject
 from memory.models.unit import Unit, UnitTokens
@@ -22,6 +23,7 @@ __all__ = [
     "PromptVersion",
     "Proposal",
     "RecallQuestion",
+    "Receipt",
     "Session",
     "Subject",
     "Summary",

@@ -1,0 +1,109 @@
+"""The injection ledger, written: which words of memory one call was given, in the transaction that chose them.
+
+A row names the source and its version, never the words: those stand in the version, which does not change. So what a
+call was given can be read word for word as long as its source is kept, and not a moment longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from uuid import UUID
+
+from django.db import connection
+
+from agentstate.core.clock import now
+from agentstate.core.ids import new_id
+from agentstate.core.limits import INJECTIONS_MAX, MESSAGE_BYTES_MAX, SUBJECT_QUESTIONS_KEPT
+from memory import keys, sealing
+from memory.models import Injection, RecallQuestion
+
+Part = Literal["pinned", "summary", "recalled", "tail", "prompt", "progress"]
+SourceKind = Literal["message", "item", "summary", "prompt", "progress"]
+
+
+class Asking(Protocol):
+    """Who asked: a step of a run, or nobody (both None), as in a call over the API."""
+
+    @property
+    def run_id(self) -> UUID | None: ...
+    @property
+    def step_seq(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """One text that went in. `version` is that of an item, prompt or progress document; else 1."""
+
+    part: Part
+    source: SourceKind
+    source_id: UUID
+    tokens: int
+    version: int = 1
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    masked: bool = False  # only its first line went in
+    subject_id: UUID | None = None  # None: belongs to nobody, as a prompt does
+
+
+def record(
+    rows: Sequence[Injected],
+    *,
+    source: Asking | None = None,
+    session_id: UUID | None = None,
+    call_id: UUID | None = None,
+) -> UUID:
+    """Write down what one call was given, in this order; answers the id that its rows share.
+
+    Asserts a transaction. A call that is made again (its worker was killed) is another call with rows of its own.
+    """
+    assert connection.in_atomic_block, "what was injected is recorded in the transaction that chose it"
+    assert len(rows) <= INJECTIONS_MAX, "a context is cut to its budget before it is recorded"
+    call_id = call_id or new_id()
+    at = now()
+    Injection.objects.bulk_create(
+        Injection(
+            id=new_id(),
+            run_id=source.run_id if source else None,
+            step_seq=source.step_seq if source else None,
+            call_id=call_id,
+            session_id=session_id,
+            subject_id=row.subject_id,
+            part=row.part,
+            source=row.source,
+            source_id=row.source_id,
+            version=row.version,
+            position=position,
+            score=row.score,
+            scores=dict(row.scores),
+            tokens=row.tokens,
+            masked=row.masked,
+            at=at,
+        )
+        for position, row in enumerate(rows, start=1)
+    )
+    return call_id
+
+
+def keep_question(subject_id: UUID, agent: str, text: str, source: Asking | None = None) -> None:
+    """Keep a question that was really asked, for previews; only the newest of a subject stay. Asserts a transaction."""
+    assert connection.in_atomic_block, "a question is kept in the transaction of the call that asked it"
+    if not text.strip():
+        return
+    question_id = new_id()
+    RecallQuestion.objects.create(
+        id=question_id,
+        subject_id=subject_id,
+        agent=agent,
+        text=sealing.seal_text(keys.existing(subject_id), "memory_recallquestion", question_id, _cut(text)),
+        run_id=source.run_id if source else None,
+        step_seq=source.step_seq if source else None,
+        at=now(),
+    )
+    newest = RecallQuestion.objects.filter(subject_id=subject_id).order_by("-id").values("id")
+    RecallQuestion.objects.filter(id__in=list(newest.values_list("id", flat=True)[SUBJECT_QUESTIONS_KEPT:])).delete()
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MESSAGE_BYTES_MAX].decode(errors="ignore")
