@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
                 ("kind", models.CharField(max_length=7)),
                 ("session_id", models.UUIDField(null=True)),
+                ("namespace", models.CharField(blank=True, default="", max_length=200)),
                 ("seq", models.IntegerField(default=0)),
                 ("author_no", models.SmallIntegerField(default=0)),
                 ("sent_at", models.DateTimeField()),
@@ -542,6 +543,28 @@ class Migration(migrations.Migration):
             options={
                 "abstract": False,
             },
+        ),
+        migrations.CreateModel(
+            name="UnitStaged",
+            fields=[
+                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
+                (
+                    "unit",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="+",
+                        serialize=False,
+                        to="memory.unit",
+                    ),
+                ),
+                ("subject_id", models.UUIDField()),
+                ("model", models.CharField(max_length=120)),
+                ("vector", pgvector.django.vector.VectorField()),
+                ("count", models.SmallIntegerField(default=0)),
+                ("body", models.BinaryField(default=bytes)),
+            ],
         ),
         migrations.CreateModel(
             name="UnitTokens",
@@ -1108,6 +1131,22 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="unitstaged",
+            index=models.Index(fields=["subject_id"], name="memory_unitstaged_subject"),
+        ),
+        migrations.AddConstraint(
+            model_name="unitstaged",
+            constraint=agentstate.tenants.security.RowSecurity(
+                grants="SELECT, INSERT, UPDATE, DELETE", name="memory_unitstaged_rls"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="unitstaged",
+            constraint=agentstate.tenants.security.TenantFK(
+                field="unit", name="memory_unitstaged_unit", on_delete="CASCADE", to="memory_unit"
+            ),
+        ),
+        migrations.AddIndex(
             model_name="unittokens",
             index=models.Index(fields=["subject_id"], name="memory_unittokens_subject"),
         ),
@@ -1167,7 +1206,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="unit",
             constraint=agentstate.tenants.security.SweeperReads(
-                columns=["id", "tenant_id", "subject_id", "in_recall", "expires_at", "terms", "term_count", "model"],
+                columns=["id", "tenant_id", "subject_id", "in_recall", "expires_at", "model"],
                 name="memory_unit_sweeper",
             ),
         ),

@@ -6,7 +6,7 @@ from memory.models.ledger import Injection, RecallQuestion
 from memory.models.receipt import Receipt
 from memory.models.session import Author, Message, Session, Summary
 from memory.models.subject import Alias, OwnerKey, Subject
-from memory.models.unit import Unit, UnitTokens
+from memory.models.unit import Unit, UnitStaged, UnitTokens
 from memory.models.upkeep import Upkeep
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Subject",
     "Summary",
     "Unit",
+    "UnitStaged",
     "UnitTokens",
     "Upkeep",
 ]

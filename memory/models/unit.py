@@ -22,6 +22,7 @@ class Unit(TenantOwned):
     kind = models.CharField(max_length=7)
     subject = models.ForeignKey("memory.Subject", on_delete=models.CASCADE, db_constraint=False, related_name="+")
     session_id = models.UUIDField(null=True)
+    namespace = models.CharField(max_length=200, default="", blank=True)  # of an item
     seq = models.IntegerField(default=0)  # place in the session; neighbours share scores
     author_no = models.SmallIntegerField(default=0)
     sent_at = models.DateTimeField()
@@ -47,7 +48,7 @@ class Unit(TenantOwned):
             TenantFK(name="memory_unit_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
             SweeperReads(
                 name="memory_unit_sweeper",
-                columns=["id", "tenant_id", "subject_id", "in_recall", "expires_at", "terms", "term_count", "model"],
+                columns=["id", "tenant_id", "subject_id", "in_recall", "expires_at", "model"],
             ),
         ]
         indexes = [
@@ -74,3 +75,26 @@ class UnitTokens(TenantOwned):
             TenantFK(name="memory_unittokens_unit", field="unit", to="memory_unit", on_delete="CASCADE"),
         ]
         indexes = [models.Index(fields=["subject_id"], name="memory_unittokens_subject")]  # erasure
+
+
+class UnitStaged(TenantOwned):
+    """The vector and tokens of one unit by the model that its tenant moves to. Gone when they have taken effect.
+
+    Kept apart until every unit has one and the new model has passed its check: a move that fails changes nothing.
+    """
+
+    unit = models.OneToOneField(
+        "memory.Unit", primary_key=True, on_delete=models.CASCADE, db_constraint=False, related_name="+"
+    )
+    subject_id = models.UUIDField()
+    model = models.CharField(max_length=120)
+    vector = VectorField()
+    count = models.SmallIntegerField(default=0)  # tokens; 0: the model gives none
+    body = models.BinaryField(default=bytes)  # sealed as in UnitTokens
+
+    class Meta:
+        constraints = [
+            RowSecurity(name="memory_unitstaged_rls"),
+            TenantFK(name="memory_unitstaged_unit", field="unit", to="memory_unit", on_delete="CASCADE"),
+        ]
+        indexes = [models.Index(fields=["subject_id"], name="memory_unitstaged_subject")]  # erasure
