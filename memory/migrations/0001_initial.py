@@ -642,8 +642,24 @@ class Migration(migrations.Migration):
                 ("text", models.BinaryField()),
                 ("facts", models.BinaryField(null=True)),
                 ("reason", models.BinaryField(default=bytes)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("active", "Active"),
+                            ("over_cap", "Over Cap"),
+                            ("expired", "Expired"),
+                            ("superseded", "Superseded"),
+                            ("forgotten", "Forgotten"),
+                        ],
+                        default="active",
+                        max_length=10,
+                    ),
+                ),
                 ("pinned", models.BooleanField(default=False)),
                 ("importance", models.FloatField(default=0.5)),
+                ("valid_from", models.DateTimeField()),
+                ("valid_to", models.DateTimeField(null=True)),
                 ("schema_version", models.IntegerField(default=1)),
                 ("tokens", models.IntegerField()),
                 ("restored_from", models.IntegerField(null=True)),
@@ -687,15 +703,25 @@ class Migration(migrations.Migration):
                                     "edited",
                                     "merged",
                                     "consolidated",
-                                    "pinned",
-                                    "unpinned",
                                     "restored",
                                     "upgraded",
                                     "imported",
+                                    "pinned",
+                                    "unpinned",
+                                    "over_cap",
+                                    "expired",
+                                    "superseded",
+                                    "forgotten",
                                 ),
                             )
                         ),
                         name="memory_itemrevision_change",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status__in", ["active", "over_cap", "expired", "superseded", "forgotten"])
+                        ),
+                        name="memory_itemrevision_status",
                     ),
                     agentstate.tenants.security.TenantFK(
                         field="item", name="memory_itemrevision_item", on_delete="CASCADE", to="memory_item"

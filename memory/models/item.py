@@ -12,7 +12,9 @@ from memory.models.session import ORIGINS
 from memory.states import ItemStatus, ProposalStatus
 
 KINDS = ("semantic", "episodic", "procedural")
-CHANGES = ("created", "edited", "merged", "consolidated", "pinned", "unpinned", "restored", "upgraded", "imported")
+CONTENT_CHANGES = ("created", "edited", "merged", "consolidated", "restored", "upgraded", "imported")
+STANDING_CHANGES = ("pinned", "unpinned", "over_cap", "expired", "superseded", "forgotten")
+CHANGES = (*CONTENT_CHANGES, *STANDING_CHANGES)
 ACTS = ("add", "update", "supersede", "merge", "forget")
 
 
@@ -79,7 +81,11 @@ class Item(Audited, TenantModel):
 
 
 class ItemRevision(TenantOwned):
-    """One content of an item, with who made it and why. Append-only; a restore is a new one. Goes with its item."""
+    """One content of an item, with who made it and why. Append-only; a restore is a new one. Goes with its item.
+
+    A change of standing is a revision too: which one was the newest at a moment tells what was known then, and since
+    when that was true in the world.
+    """
 
     pk = models.CompositePrimaryKey("item_id", "version")
     item = models.ForeignKey("memory.Item", on_delete=models.CASCADE, db_constraint=False, related_name="+")
@@ -89,8 +95,11 @@ class ItemRevision(TenantOwned):
     text = models.BinaryField()  # sealed
     facts = models.BinaryField(null=True)  # sealed canonical JSON
     reason = models.BinaryField(default=bytes)  # sealed
+    status = models.CharField(max_length=10, choices=ItemStatus.choices, default=ItemStatus.ACTIVE)
     pinned = models.BooleanField(default=False)
     importance = models.FloatField(default=0.5)
+    valid_from = models.DateTimeField()
+    valid_to = models.DateTimeField(null=True)
     schema_version = models.IntegerField(default=1)
     tokens = models.IntegerField()
     restored_from = models.IntegerField(null=True)
@@ -109,6 +118,7 @@ class ItemRevision(TenantOwned):
                 fields=["tenant_id", "key"], condition=Q(key__isnull=False), name="memory_itemrevision_key"
             ),
             models.CheckConstraint(condition=Q(change__in=CHANGES), name="memory_itemrevision_change"),
+            models.CheckConstraint(condition=Q(status__in=ItemStatus.values), name="memory_itemrevision_status"),
             TenantFK(name="memory_itemrevision_item", field="item", to="memory_item", on_delete="CASCADE"),
         ]
         indexes = [models.Index(fields=["subject_id"], name="memory_itemrevision_subject")]  # erasure
