@@ -17,6 +17,7 @@ CONTEXT_BUDGET_TOKENS = 32_000  # of a run for which neither it, nor its agent, 
 CONTEXT_BUDGET_TOKENS_MAX = 10_000_000
 SUMMARISE_AT = 0.7  # share of the context budget, or of the scratchpad's bounds, at which it is summarised
 SUMMARISE_TO = 0.4  # about what is left of it then
+SUMMARISED_CHARS_MAX = 1 * MIB  # of all texts of one summary; each gives its fair share
 SUMMARISE_S_MAX = 120  # seconds that a model may take for one summary
 REASON_CHARS_MAX = 4_000  # what a person writes beside a decision
 EMBEDDED_CHARS_MAX = 32 * KIB  # of one text; what comes after has no part in its vector
@@ -63,6 +64,11 @@ RECEIPT_DAYS = 30  # a keyed write of memory is answered again so long
 ALIASES_MAX = 50  # of one subject
 ALIAS_CHARS_MAX = 254  # an address of mail is the longest of them
 ALIAS_KIND_CHARS_MAX = 40
+ITEM_BYTES_MAX = 2 * KIB  # of one item's text
+FACTS_BYTES_MAX = 2 * KIB  # of one item's facts as JSON
+SUBJECT_ITEMS_MAX = 300  # active ones; a write reads all of them
+ITEM_SOURCES_MAX = 50  # messages that one item names as its source
+ITEM_LOCK_S_MAX = 900  # an editor's lock on an item, unless it is renewed
 
 # Interfaces
 LONG_POLL_S_MAX = 25
@@ -86,5 +92,5 @@ assert LONG_POLL_S_MAX < 30  # common idle limit of proxies
 assert PAGE_ROWS <= PAGE_ROWS_MAX
 assert JSON_DEPTH_MAX < 254  # orjson refuses deeper values without naming the place
 assert MESSAGE_BYTES_MAX <= BUFFER_BYTES_MAX
-assert SUBJECT_CAP_BYTES_MIN <= SUBJECT_CAP_BYTES_MAX
+assert ITEM_BYTES_MAX + FACTS_BYTES_MAX <= SUBJECT_CAP_BYTES_MIN <= SUBJECT_CAP_BYTES_MAX
 assert CONTEXT_TOKENS_MIN < CONTEXT_TOKENS_MAX
