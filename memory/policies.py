@@ -27,12 +27,18 @@ Strategy = Literal["window", "summary", "hierarchical", "importance"]
 Retrieval = Literal["always", "reference", "tool", "never"]
 Persistence = Literal["sync", "batched", "periodic"]
 FullText = Literal["plain", "blind", "off"]
+Language = Literal["english", "simple"]  # Postgres' configurations: simple knows neither endings nor stop words
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 AnyPolicy = TypeVar("AnyPolicy", bound=BaseModel)
 
 ANY_AGENT = "*"
 PREFIX = "memory.agent:"
-TENANT_KEYS = {"fulltext": "memory.fulltext", "cap_bytes": "memory.cap_bytes", "expiry_days": "memory.expiry_days"}
+TENANT_KEYS = {
+    "fulltext": "memory.fulltext",
+    "language": "memory.language",
+    "cap_bytes": "memory.cap_bytes",
+    "expiry_days": "memory.expiry_days",
+}
 
 
 class AgentPolicy(BaseModel):
@@ -64,6 +70,7 @@ class TenantPolicy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fulltext: FullText = Field("plain", description="Words for search: readable in the database, as HMACs, or none.")
+    language: Language = Field("english", description="Whose endings and stop words search knows.")
     cap_bytes: int = Field(
         SUBJECT_CAP_BYTES_MAX, ge=SUBJECT_CAP_BYTES_MIN, le=SUBJECT_CAP_BYTES_MAX, description="Items of one subject."
     )
