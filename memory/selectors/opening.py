@@ -1,0 +1,44 @@
+"""Sealed words of one owner, opened for a page: what was erased or does not verify says so in its own place."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from agentstate.core.errors import Corrupt
+from memory import sealing
+
+ERASED = "[erased]"
+
+
+class Words:
+    """Opens what one owner's key has sealed. Without a key (it was destroyed) every text is ERASED."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None) -> None:
+        self._key = key
+
+    @property
+    def erased(self) -> bool:
+        return self._key is None
+
+    def text(self, table: str, row: UUID | str, sealed: bytes | memoryview | None) -> str:
+        """ "" for what was left empty. Raises nothing."""
+        if not sealed:
+            return ""
+        if self._key is None:
+            return ERASED
+        try:
+            return sealing.open_text(self._key, table, row, sealed)
+        except Corrupt as problem:
+            return f"[{problem.message}]"
+
+    def json(self, table: str, row: UUID | str, sealed: bytes | memoryview | None) -> Any:
+        """None for what was left empty or cannot be opened. Raises nothing."""
+        if not sealed or self._key is None:
+            return None
+        try:
+            return sealing.open_json(self._key, table, row, sealed)
+        except Corrupt:
+            return None
