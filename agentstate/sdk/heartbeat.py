@@ -124,6 +124,8 @@ class Heartbeat:
 
     def _show(self) -> None:
         self._show_at = None
+        if self._trust.is_lost:  # entries of the refused turn are dropped: those after them would leave a gap
+            return
         entries = self._deferred.unshown()
         with contextlib.suppress(DomainError):  # the next turn makes them durable
             if entries:

@@ -440,3 +440,30 @@ def test_after_a_long_poll_trust_counts_from_a_fresh_renewal() -> None:
     assert result is not None
     assert result.status == "succeeded"
     assert store.renewals >= 1
+
+
+def test_after_the_lease_is_lost_no_later_entry_is_shown() -> None:
+    refused, shown = threading.Event(), []
+
+    class Refusing(Wrapped):
+        def turn(self, claim: Claim, turn: Turn) -> TurnReply:
+            if turn.entries:
+                refused.set()
+                raise Fenced("somebody else has the run")
+            return self.store.turn(claim, turn)
+
+        def note(self, claim: Claim, entries: Any) -> None:
+            shown.extend(entry.text for entry in entries)
+
+    @st.agent("noting")
+    def main() -> None:
+        st.note("rides in the turn that is refused")
+        refused.wait(5)  # nobody begins a step: the heartbeat sends what waits too long
+        st.note("after it")
+        time.sleep(0.3)  # several times as long as an entry waits to be shown
+
+    _, ended = driven(Refusing(MemoryStore()), main)
+    assert refused.is_set()
+    assert ended is not None
+    assert ended.status == "lost"
+    assert "after it" not in shown

@@ -161,7 +161,8 @@ class Wave:
             entries, last = pads[row[1]]
             missing = [n for n in range(row[5] + 1, last + 1) if n not in entries]
             if missing and not self._live[row[1]].violations:
-                self._live[row[1]].violations.append(f"{len(missing)} entries that no turn has made durable are gone")
+                gone = f"{len(missing)} entries that no turn has made durable are gone ({missing[0]}-{missing[-1]}"
+                self._live[row[1]].violations.append(f"{gone} of {last}; {row[2]}, fence {row[4]}, durable {row[5]})")
 
     def _pad(self, live: Live) -> tuple[set[int], int]:
         base = f"as:{self._world.tenant_id}:run:{live.run_id}"
