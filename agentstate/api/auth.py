@@ -17,9 +17,9 @@ from ninja.security import HttpBearer
 
 from agentstate.core.errors import Unauthorised
 from agentstate.core.limits import KEYS_CACHED_MAX
+from agentstate.http import waiting
 from agentstate.tenants import api_keys
 from agentstate.tenants.actors import Actor
-from runs.api import waiting
 
 CACHED_S = 1.0
 TOKEN_CHARS_MAX = 256

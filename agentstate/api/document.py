@@ -9,8 +9,8 @@ from ninja.openapi.schema import OpenAPISchema
 from pydantic.json_schema import models_json_schema
 
 from agentstate.http.problems import MEDIA_TYPE
+from agentstate.http.schemas import Problem
 from runs.schemas import protocol, work
-from runs.schemas.strict import Problem
 
 BODIES = (
     protocol.AgentSpecIn,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from django.http import HttpRequest
 from ninja import Router
 
+from agentstate.http import waiting
+from agentstate.http.schemas import Problem
 from agentstate.sdk import wire
 from agentstate.sdk.store import AgentSpec
-from runs.api import requests, waiting
+from runs.api import requests
 from runs.schemas.agents import AgentOut, AgentPageOut, RegisteredOut, StopOut
 from runs.schemas.protocol import AgentSpecIn
 from runs.schemas.runs import StopIn
-from runs.schemas.strict import Problem
 from runs.selectors import agents as registry
 from runs.services import control
 

@@ -7,10 +7,11 @@ from ninja import Query, Router
 
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id
+from agentstate.http import waiting
+from agentstate.http.schemas import Problem
 from agentstate.tenants.actors import Actor
-from runs.api import requests, waiting
+from runs.api import requests
 from runs.schemas.approvals import ApprovalOut, ApprovalPageOut, ApprovalQuery, DecisionIn, DecisionOut, SettleIn
-from runs.schemas.strict import Problem
 from runs.selectors import approvals as inbox
 from runs.selectors import runs as listing
 from runs.services import approvals, settling

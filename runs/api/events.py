@@ -9,12 +9,13 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Query, Router
 
 from agentstate.core.ids import parse_id
+from agentstate.http import waiting
 from agentstate.http.hub import hub
+from agentstate.http.schemas import Problem
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
-from runs.api import requests, waiting
+from runs.api import requests
 from runs.schemas.agents import EventOut, EventPageOut, EventQuery
-from runs.schemas.strict import Problem
 from runs.selectors import events, story
 
 router = Router()

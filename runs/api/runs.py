@@ -9,10 +9,11 @@ from ninja import Query, Router
 
 from agentstate.core.errors import Invalid
 from agentstate.core.ids import parse_id, public_id
-from agentstate.http import cursors
+from agentstate.http import cursors, waiting
+from agentstate.http.schemas import Problem
 from agentstate.sdk.store import Budget
 from agentstate.tenants import actors
-from runs.api import requests, waiting
+from runs.api import requests
 from runs.models import Run
 from runs.schemas.runs import (
     ControlOut,
@@ -25,7 +26,6 @@ from runs.schemas.runs import (
     RunPageOut,
     RunQuery,
 )
-from runs.schemas.strict import Problem
 from runs.selectors import runs as listing
 from runs.selectors import story
 from runs.services import control

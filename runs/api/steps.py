@@ -7,12 +7,13 @@ from typing import Any, Literal
 from agentstate.core import clock
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.ids import parse_id
+from agentstate.http import waiting
 from agentstate.sdk import wire
 from agentstate.sdk.identity import Scope, check_name
 from agentstate.sdk.store import StepStart
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
-from runs.api import approvals, requests, waiting
+from runs.api import approvals, requests
 from runs.schemas.runs import FailureOut
 from runs.schemas.work import StepOut
 from runs.selectors import approvals as inbox

@@ -16,10 +16,12 @@ from ninja.params.functions import Query
 
 from agentstate.core.errors import Conflict, Invalid
 from agentstate.core.limits import LONG_POLL_S_MAX, NAME_CHARS_MAX
+from agentstate.http import waiting
+from agentstate.http.schemas import Problem
 from agentstate.sdk import wire
 from agentstate.sdk.store import Begun, Claim, End, Failure, Park, StepFinish, StepStart, Turn
 from agentstate.tenants import actors
-from runs.api import requests, steps, waiting
+from runs.api import requests, steps
 from runs.engine.store import LocalStore
 from runs.schemas.protocol import (
     BegunOut,
@@ -31,7 +33,6 @@ from runs.schemas.protocol import (
     TurnIn,
     TurnReplyOut,
 )
-from runs.schemas.strict import Problem
 from runs.schemas.work import CompleteIn, FailIn, FinishIn, StatusOut, StepIn, StepOut
 
 router = Router()

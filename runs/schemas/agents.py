@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import PAGE_ROWS, PAGE_ROWS_MAX
-from runs.schemas.strict import Out
+from agentstate.http.schemas import Out
 
 
 class AgentOut(Out):

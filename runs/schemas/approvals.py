@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import NAME_CHARS_MAX, REASON_CHARS_MAX
-from runs.schemas.strict import Out, Strict, one_of
+from agentstate.http.schemas import Out, Strict, one_of
 from runs.states import ApprovalStatus
 
 HASH = "The hash of the proposal that you saw, 64 hex digits: a decision is good for exactly that one."

@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import Field as SchemaField
 from pydantic import create_model
 
+from agentstate.http.schemas import Out, Strict
 from agentstate.sdk import store, wire
-from runs.schemas.strict import Out, Strict
 
 DESCRIPTIONS: dict[str, str] = {
     "AgentSpec.fingerprint": "Part of the agent's code -> digest of its syntax tree; a change pauses open runs.",

@@ -16,7 +16,7 @@ from agentstate.core.limits import (
     TAG_CHARS_MAX,
     TAGS_MAX,
 )
-from runs.schemas.strict import Out, Strict, one_of
+from agentstate.http.schemas import Out, Strict, one_of
 from runs.states import RunStatus
 
 Status = Literal["", "queued", "running", "waiting", "paused", "in_doubt", "failed", "succeeded", "cancelled"]

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 
 from agentstate.core.limits import IDENTITY_CHARS_MAX, NAME_CHARS_MAX
+from agentstate.http.schemas import Out, Strict
 from agentstate.sdk import store
 from runs.schemas.approvals import ApprovalOut
 from runs.schemas.protocol import StepFinishIn, mirror
 from runs.schemas.runs import FailureOut
-from runs.schemas.strict import Out, Strict
 
 _STEP = {
     name: (each.annotation, each)
