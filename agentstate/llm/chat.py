@@ -126,6 +126,10 @@ class Endpoint:
             asked["tools"] = [{"type": "function", "function": dict(tool)} for tool in tools]
         return self._reply(self._post(asked), messages)
 
+    def check_address(self) -> None:
+        """Asks nobody. Raises: ModelRefused when the address is none."""
+        self._address().parts()
+
     def _post(self, asked: dict[str, Json]) -> Json:
         return self._address().post(
             "/chat/completions",
