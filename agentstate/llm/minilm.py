@@ -63,10 +63,10 @@ def find(model_dir: str = "") -> Found:
         try:
             found = _digest_of(folder / name)
         except OSError as error:
-            return Found(missing=f"{folder / name} cannot be read ({error.strerror})")
+            return Found(missing=f"{name} of the embedding model cannot be read ({error.strerror})")
         if found != expected:
             return Found(
-                wrong=f"{folder / name} is not the model's file and is not used: sha256 {found}, expected {expected}"
+                wrong=f"{name} is not the embedding model's file and is not used: its sha256 is {found}, not {expected}"
             )
     return Found(folder)
 

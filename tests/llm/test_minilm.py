@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -93,15 +94,17 @@ def test_a_file_with_one_changed_bit_is_never_used(copied: Path, settings: Setti
         assert embedding.embedder() is None
     found = embedding.status()
     assert found.level == "bad"
-    for told in (str(copied / name), minilm.SHA256[name], "sha256"):
-        assert told in found.words
+    assert f"{name} is not the embedding model's file" in found.words
+    spoilt = hashlib.sha256((copied / name).read_bytes()).hexdigest()
+    assert f"its sha256 is {spoilt}, not {minilm.SHA256[name]}" in found.words
+    assert str(copied) in found.fix
     assert [(line["event"], line["log_level"]) for line in logs] == [("embedder.refused", "error")]
 
 
 def test_a_file_that_changes_between_the_look_and_the_load_is_not_used(copied: Path) -> None:
     assert minilm.find(str(copied)).folder == copied
     spoil(copied / "model.safetensors")
-    with pytest.raises(ModelUnavailable, match="is not the model's file"):
+    with pytest.raises(ModelUnavailable, match="is not the embedding model's file"):
         minilm.MiniLM(copied).embed(["x"])
 
 
