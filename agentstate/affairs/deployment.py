@@ -15,6 +15,7 @@ import psycopg
 import redis
 from django.conf import settings
 
+from agentstate.core.errors import DomainError
 from agentstate.presence import READY_KEY
 
 POSTGRES_MIN = 150_000
@@ -40,7 +41,7 @@ class Box:
 
 def boxes() -> list[Box]:
     """All boxes, in the order in which they matter. A box that cannot be looked at is bad, never left out."""
-    return [look() for look in (*DATABASE_LOOKS, *REDIS_LOOKS, *SETTINGS_LOOKS)]
+    return [look() for look in (*DATABASE_LOOKS, *REDIS_LOOKS, *SETTINGS_LOOKS, *MODEL_LOOKS)]
 
 
 def database_trouble(name: str, url: str, *, role: Literal["app", "owner"]) -> str:
@@ -194,6 +195,28 @@ def _address() -> Box:
     return Box("address", "ok", settings.PUBLIC_URL)
 
 
+def _embedder() -> Box:
+    from agentstate.llm import embedding
+
+    found = embedding.status()
+    embedder = embedding.embedder() if found.level == "ok" else None
+    try:
+        if embedder:
+            embedder.ask("Does it answer?")  # loads the model, or asks the endpoint
+    except DomainError as error:
+        return Box("embedder", "bad", error.message, "mend it; until then memory searches full text only")
+    return Box("embedder", found.level, found.words, found.fix)
+
+
+def _summariser() -> Box:
+    from agentstate.llm import summarising
+
+    try:
+        return Box("summariser", "ok", summarising.words())
+    except DomainError as error:
+        return Box("summariser", "bad", error.message, "set OPENAI_BASE_URL, or remove SUMMARY_MODEL")
+
+
 def _disk() -> Box:
     folder = settings.STATE_DIR if settings.STATE_DIR.exists() else settings.BASE_DIR
     free_bytes = shutil.disk_usage(folder).free
@@ -226,3 +249,4 @@ def _seen(name: str, fix: str) -> Box:
 DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _migrations, _clock)
 REDIS_LOOKS: tuple[Callable[[], Box], ...] = (_redis, _eviction, _separate_servers, _worker, _beat)
 SETTINGS_LOOKS: tuple[Callable[[], Box], ...] = (_secret_key, _master_key, _address, _disk)
+MODEL_LOOKS: tuple[Callable[[], Box], ...] = (_embedder, _summariser)

@@ -13,6 +13,8 @@ from kombu.exceptions import OperationalError
 from agentstate.audit.models import AuditSeal
 from agentstate.celery import QUEUES
 from agentstate.db import sql, wake
+from agentstate.llm import embedding, summarising
+from agentstate.llm.endpoint import ModelRefused
 
 OLDEST = """
 select count(*), min(due_at) from (select due_at from runs_run
@@ -58,6 +60,8 @@ def read() -> Machinery:
             Part("Postgres", True, f"ok, {database_ms:.0f} ms"),
             _redis(),
             Part("Broker", broker_ok, "ok" if broker_ok else "does not answer; the sweep finds due runs"),
+            _embedder(),
+            _summariser(),
         ],
         queues,
         due,
@@ -74,6 +78,20 @@ def _redis() -> Part:
         return Part("Redis", False, "does not answer; live pages refresh every 15 s")
     assert isinstance(memory, dict)
     return Part("Redis", True, f"ok, {memory.get('used_memory_human', '?')}")
+
+
+def _embedder() -> Part:
+    """What is chosen and whether its files are the model's; no endpoint is asked for a page."""
+    found = embedding.status()
+    words = f"{found.words}. To add one: {found.fix}" if found.level == "warn" else found.words
+    return Part("Embedder", found.level != "bad", words)
+
+
+def _summariser() -> Part:
+    try:
+        return Part("Summariser", True, summarising.words())
+    except ModelRefused as refused:
+        return Part("Summariser", False, refused.message)
 
 
 def _queues() -> list[Queue]:

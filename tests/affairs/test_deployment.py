@@ -102,6 +102,23 @@ def test_a_careless_setting_is_bad_and_has_a_fix(settings: Settings, name: str, 
 
 
 @pytest.mark.django_db
+def test_the_embedder_is_really_asked(settings: Settings) -> None:
+    assert box("embedder").level == "ok"
+    assert "MiniLM" in box("embedder").found
+    settings.EMBED_BASE_URL, settings.EMBED_MODEL = "http://127.0.0.1:1/v1", "small-3"
+    assert (box("embedder").level, "did not answer" in box("embedder").found) == ("bad", True)
+    settings.EMBED_PROVIDER, settings.EMBED_MODEL_DIR = "minilm", "/nowhere"
+    assert (box("embedder").level, "EMBED_BASE_URL" in box("embedder").fix) == ("bad", True)
+
+
+@pytest.mark.django_db
+def test_the_summariser_is_named(settings: Settings) -> None:
+    assert box("summariser").found == "extracts, without a model"
+    settings.SUMMARY_MODEL, settings.OPENAI_BASE_URL = "small", "nowhere"
+    assert box("summariser").level == "bad"
+
+
+@pytest.mark.django_db
 def test_doctor_prints_a_line_a_box_and_fails_when_one_is_bad() -> None:
     out = StringIO()
     with pytest.raises(SystemExit, match="1"):  # no worker runs here
