@@ -1,0 +1,61 @@
+"""What an undo of messages takes with it: their units, the summaries over them, and what was learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import F, Max
+
+from agentstate.core.errors import Invalid
+from agentstate.tenants.actors import Actor
+from memory.models import Item, Message, Session, Subject, Summary
+from memory.recall import units
+from memory.states import ItemStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The session as it is now, what was taken back, and the items that were proposed to be forgotten."""
+
+    session: Session
+    message_ids: list[UUID]
+    from_seq: int
+    item_ids: list[UUID]
+
+
+def undo(session: Session, *, last_n: int, actor: Actor) -> Undone:
+    """The session is held. Raises: Invalid when fewer messages stand. Locks: subject."""
+    # Index: memory_message_seq, from its end.
+    standing = Message.objects.filter(session=session, undone_in=None).order_by("-seq")
+    rows = list(standing.values_list("id", "seq", "role", "tokens")[:last_n])
+    if len(rows) < last_n:
+        raise Invalid(f"Only {len(rows)} messages of this session stand: take back as many, or fewer.", field="/last_n")
+    ids, from_seq = [row[0] for row in rows], rows[-1][1]
+    session.version += 1
+    session.message_count -= last_n
+    session.turns -= sum(role == "user" for _, _, role, _ in rows)
+    session.tokens -= sum(tokens for *_, tokens in rows)
+    Message.objects.filter(id__in=ids).update(undone_in=session.version)
+    units.set_in_recall(ids, False)
+    session.summarised_seq = _summarised_before(session, from_seq)
+    session.save(update_fields=["version", "message_count", "turns", "tokens", "summarised_seq"])
+    Subject.objects.filter(id=session.subject_id).update(message_count=F("message_count") - last_n)
+    return Undone(session, ids, from_seq, _propose_to_forget(session, ids, actor))
+
+
+def _summarised_before(session: Session, from_seq: int) -> int:
+    """Summaries over what is taken back become stale; up to where the session is still summarised."""
+    fresh = Summary.objects.filter(session=session, stale=False)
+    fresh.filter(to_seq__gte=from_seq).update(stale=True)
+    Summary.objects.filter(subject_id=session.subject_id, level="subject", stale=False).update(stale=True)
+    return fresh.filter(level="segment").aggregate(seq=Max("to_seq"))["seq"] or 0
+
+
+def _propose_to_forget(session: Session, message_ids: Sequence[UUID], actor: Actor) -> list[UUID]:
+    """Items that were learned from what was taken back."""
+    learned = Item.objects.filter(
+        subject_id=session.subject_id, status=ItemStatus.ACTIVE, source_message_ids__overlap=list(message_ids)
+    )
+    return list(learned.order_by("id").values_list("id", flat=True))
