@@ -213,7 +213,10 @@ def _flushed(tenant_id: UUID, session_id: UUID) -> int:
     try:
         with tenant_scope(tenant_id, durable=True):
             session = recording.locked(session_id)
-            return flush_held(session, keys.existing(session.subject_id))
+            flushed = flush_held(session, keys.existing(session.subject_id))
+        if not flushed:  # its entries have expired, or somebody was first
+            buffering.remove(tenant_id, session_id, [])
+        return flushed
     except (NotFound, Corrupt) as error:  # deleted, or its subject's key is destroyed: nothing can be recorded any more
         log.warning("memory.buffer_dropped", session=str(session_id), error=error.code)
         buffering.drop(tenant_id, session_id)
