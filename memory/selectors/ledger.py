@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, Max, Q
+from django.db.models import Q
 
 from agentstate.core.errors import Corrupt, NotFound
 from agentstate.core.ids import public_id
 from agentstate.core.limits import INJECTIONS_MAX, PAGE_ROWS
+from agentstate.db import sql
 from memory import keys, sealing
 from memory.models import (
     Injection,
@@ -28,6 +29,15 @@ from memory.models import (
 
 RUNS_NAMED_MAX = 200  # of one source's runs; the count covers all of them
 SESSION_ROWS = 2_000
+
+# Index: memory_injection_source.
+USES = f"""
+SELECT source_id, (array_agg(run_id ORDER BY newest DESC) FILTER (WHERE run_id IS NOT NULL))[1:{RUNS_NAMED_MAX}],
+  count(run_id), max(newest)
+FROM (SELECT source_id, run_id, max(at) AS newest FROM memory_injection
+      WHERE source_id = ANY(%s) GROUP BY source_id, run_id) per_run
+GROUP BY source_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def of_step(run_id: UUID, step_seq: int) -> list[Line]:
     # Index: memory_injection_step.
     rows = list(Injection.objects.filter(run_id=run_id, step_seq=step_seq).order_by("-id")[: 2 * INJECTIONS_MAX])
     newest = [row for row in rows if row.call_id == rows[0].call_id]
-    return _opened(sorted(newest, key=lambda row: row.position))
+    return lines_of(sorted(newest, key=lambda row: row.position))
 
 
 def of_session(session_id: UUID, *, before: UUID | None = None) -> list[Call]:
@@ -138,21 +148,9 @@ def uses_of(source_id: UUID) -> Uses:
 
 
 def uses_of_many(source_ids: Iterable[UUID]) -> dict[UUID, Uses]:
-    """Uses of each source that has any, in two statements."""
-    wanted = list(source_ids)
-    found = (
-        # Index: memory_injection_source.
-        Injection.objects.filter(source_id__in=wanted)
-        .values_list("source_id")
-        .annotate(Count("run_id", distinct=True), Max("at"))
-    )
-    totals = {source_id: (count, last_at) for source_id, count, last_at in found}
-    runs: dict[UUID, list[UUID]] = defaultdict(list)
-    used_in = Injection.objects.filter(source_id__in=list(totals), run_id__isnull=False)
-    for source_id, run_id, _ in used_in.values_list("source_id", "run_id").annotate(Max("at")).order_by("-at__max"):
-        if len(runs[source_id]) < RUNS_NAMED_MAX:
-            runs[source_id].append(run_id)
-    return {source_id: Uses(runs[source_id], count, last_at) for source_id, (count, last_at) in totals.items()}
+    """Uses of each source that has any. One statement."""
+    found = sql.rows(USES, [list(source_ids)])
+    return {source_id: Uses(list(run_ids or ()), runs, last_at) for source_id, run_ids, runs, last_at in found}
 
 
 def of_run(run_id: UUID) -> tuple[list[UUID], list[UUID]]:
@@ -186,7 +184,8 @@ def _call(rows: Sequence[Injection], lines: dict[UUID, Line]) -> Call:
     return Call(first.call_id, first.run_id, first.step_seq, first.session_id, first.at, ordered)
 
 
-def _opened(rows: Sequence[Injection]) -> list[Line]:
+def lines_of(rows: Sequence[Injection]) -> list[Line]:
+    """These rows with their words, in at most two statements a kind of source."""
     return [line for _, line in _pairs(rows)]
 
 
