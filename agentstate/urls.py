@@ -17,4 +17,5 @@ urlpatterns = [
     path("api/", include("agentstate.api.urls")),
     path("", include("agentstate.web.urls")),
     path("", include("runs.urls")),
+    path("", include("memory.urls")),
 ]

@@ -11,6 +11,9 @@ class RunsConfig(AppConfig):
 
     def ready(self) -> None:
         from checkpoints import compaction
+        from memory import standing
         from runs.engine import keeping
+        from runs.selectors import brief
 
         compaction.provide(keeping.facts)
+        standing.provide(brief.standings)

@@ -29,7 +29,7 @@ Path = tuple[str, ...]
 class Field:
     path: Path
     label: str
-    kind: str  # text, area, number, integer, yesno, choice, json
+    kind: str  # text, area, date, number, integer, yesno, choice, json
     value: str
     required: bool = False
     locked: bool = False
@@ -38,6 +38,7 @@ class Field:
     hint: str = ""
     long: bool = False
     error: str = ""
+    nullable: bool = False  # left empty it is null
     original: Any = field(default=ABSENT, compare=False)
 
     @property
@@ -119,6 +120,7 @@ def _schema_of(part: Any) -> dict[str, Any]:
 
 
 def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> Field:
+    schema, nullable = _without_null(schema)
     original = schema.get("default", ABSENT) if value is ABSENT else value
     label = str(schema.get("title") or (path[-1].replace("_", " ").capitalize() if path else "Value"))
     if len(path) > 1 and not schema.get("title"):
@@ -138,8 +140,18 @@ def _leaf(schema: dict[str, Any], value: Any, path: Path, *, required: bool) -> 
         options=_options(schema, kind, required=required),
         hint=_hint(schema),
         long=len(text) > LONG_CHARS and not hidden,
+        nullable=nullable,
         original=original,
     )
+
+
+def _without_null(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A schema that says "this or null" as "this", and whether it said so."""
+    parts = schema.get("anyOf") or []
+    rest = [part for part in parts if isinstance(part, dict) and part.get("type") != "null"]
+    if len(rest) != 1 or len(rest) == len(parts):
+        return schema, False
+    return {**{name: part for name, part in schema.items() if name != "anyOf"}, **rest[0]}, True
 
 
 def _kind(schema: dict[str, Any], value: Any) -> str:
@@ -148,6 +160,8 @@ def _kind(schema: dict[str, Any], value: Any) -> str:
     kinds = schema.get("type")
     kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
     if len(kinds) == 1:
+        if kinds == ["string"] and schema.get("format") == "date":
+            return "date"
         known = {"string": "text", "number": "number", "integer": "integer", "boolean": "yesno"}
         return known.get(kinds[0], "json")
     if isinstance(value, bool):
@@ -203,9 +217,11 @@ def _hint(schema: dict[str, Any]) -> str:
 
 
 def _parse(item: Field, text: str) -> tuple[Any, str]:
-    if text.strip() == "" and item.kind not in ("text", "area"):
+    if text.strip() == "" and item.nullable:
+        return None, ""
+    if text.strip() == "" and item.kind not in ("text", "area", "date"):
         return (ABSENT, "") if not item.required else (ABSENT, "Fill this in.")
-    if item.kind in ("text", "area"):
+    if item.kind in ("text", "area", "date"):
         if text == "" and item.original is ABSENT:
             return (ABSENT, "") if not item.required else (ABSENT, "Fill this in.")
         return text, ""

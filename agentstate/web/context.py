@@ -86,6 +86,10 @@ class Page:
         return self._may("approvals.decide")
 
     @property
+    def can_remember(self) -> bool:
+        return self._may("memory.write")
+
+    @property
     def can_stop(self) -> bool:
         return self._may("admin.stop")
 

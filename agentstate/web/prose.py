@@ -65,7 +65,7 @@ def _shown(text: str) -> str:
 
 def changes(before: str, after: str, *, side: str = "") -> SafeString:
     """What was taken out and put in, word by word. `side`: only what stands "before" or "after"."""
-    parts = []
+    parts: list[str] = []
     for op, old, new in _pieces(before, after):
         if op == "equal":
             parts.append(visible(old))
@@ -89,7 +89,7 @@ def marked(text: str, words: Collection[str]) -> SafeString:
     """The text with these words (or words that begin with one of four letters or more) marked."""
     wanted = {word.casefold() for word in words if word}
     stems = tuple(word for word in wanted if len(word) >= 4)
-    parts = []
+    parts: list[str] = []
     for piece in WORD.findall(text):
         folded = piece.casefold()
         hit = folded in wanted or (bool(stems) and folded.startswith(stems))

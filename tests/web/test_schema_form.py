@@ -102,3 +102,15 @@ def test_a_long_value_asks_to_be_acknowledged() -> None:
 def test_names_with_dots_do_not_collide() -> None:
     names = {item.name for item in schema_form.fields({}, {"a.b": 1, "a": {"b": 2}})}
     assert len(names) == 2
+
+
+def test_a_date_that_may_be_left_empty_is_a_date_field_and_comes_back_as_null() -> None:
+    when = {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}], "default": None}
+    schema = {"type": "object", "properties": {"due_on": when, "what": {"type": "string"}}, "required": ["what"]}
+    shown = {item.pointer: item for item in schema_form.fields(schema, {"what": "call", "due_on": "2026-11-30"})}
+    assert shown["/due_on"].kind == "date" and shown["/due_on"].value == "2026-11-30"
+    posted = {"arg.what": "call", "arg.due_on": ""}
+    assert schema_form.read(schema, {"what": "call", "due_on": "2026-11-30"}, posted).value["due_on"] is None
+    assert schema_form.read(schema, schema_form.ABSENT, posted).value == {"what": "call", "due_on": None}
+    kept = schema_form.read(schema, {"what": "call", "due_on": None}, {**posted, "arg.due_on": "2026-12-01"})
+    assert kept.value["due_on"] == "2026-12-01" and not kept.errors

@@ -21,6 +21,7 @@ SHORTCUTS = (
     (("g", "n"), "Now"),
     (("g", "r"), "Runs"),
     (("g", "a"), "Approvals"),
+    (("g", "m"), "Memories"),
     (("g", "s"), "Agents"),
     (("g", "h"), "Health"),
     (("/",), "Find a run"),

@@ -1,0 +1,188 @@
+"""Subjects: the list, one subject with all that is remembered of it, and what an admin may set about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods
+
+from agentstate.core.errors import Conflict, Invalid
+from agentstate.core.ids import public_id
+from agentstate.core.limits import SUBJECT_CAP_BYTES_MAX, SUBJECT_CAP_BYTES_MIN
+from agentstate.http.pages import TenantRequest, see_other, show, tenant_page, twin
+from agentstate.tenants.actors import require
+from agentstate.tenants.scope import tenant_scope
+from memory.selectors import directory, shelf, usage
+from memory.selectors.directory import SubjectRow
+from memory.selectors.opening import Words
+from memory.services import subjects as service
+from memory.services.subjects import AliasIn
+from memory.views import forms
+from memory.views.forms import Form
+
+NAMES = ("name", "external_id", "alias_kind", "alias")
+
+
+@require_GET
+@tenant_page("runs.read")
+def subjects(request: TenantRequest) -> HttpResponse:
+    asked = request.GET.get("q", "").strip()
+    if asked:
+        found = directory.named(asked)
+        if found is not None:
+            return HttpResponseRedirect(_address(request, public_id("subject", found)))
+    page = directory.page(after=request.GET.get("after", ""))
+    if request.GET.get("format") == "json":
+        return twin([dataclasses.asdict(row) | {"id": row.public_id} for row in page.rows])
+    context: dict[str, object] = {
+        "section": "memories",
+        "tab": "subjects",
+        "found": page,
+        "asked": asked,
+        "first_page": not request.GET.get("after"),
+    }
+    return show(request, "memory/subjects.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@tenant_page("runs.read")
+def new(request: TenantRequest) -> HttpResponse:
+    require(request.actor, "memory.write")
+    if request.method == "POST":
+        return _make(request)
+    asked = request.GET.get("external_id", "")[:200]
+    return _new_page(request, forms.fresh(**{"alias": asked} if "@" in asked else {"external_id": asked}))
+
+
+def _make(request: TenantRequest) -> HttpResponse:
+    form = forms.typed(request.POST, *NAMES)
+    typed = form.values
+    aliases = [AliasIn(typed["alias_kind"] or "email", typed["alias"])] if typed["alias"].strip() else []
+    external_id = typed["external_id"].strip() or None
+    try:
+        with tenant_scope(request.tenant.id):
+            known = service.find(external_id=external_id, aliases=aliases)
+            subject = service.resolve(
+                external_id=external_id, aliases=aliases, name=typed["name"].strip(), actor=request.actor
+            )
+    except (Invalid, Conflict) as refusal:
+        return _new_page(request, form.refused(refusal))
+    if known is not None:
+        messages.info(request, "There is one already by this name; nothing was made.")
+    return see_other(request, _address(request, public_id("subject", subject.id)))
+
+
+def _new_page(request: TenantRequest, form: Form) -> HttpResponse:
+    context: dict[str, object] = {"section": "memories", "form": form, "kinds": directory.KINDS}
+    return show(request, "memory/subject_new.html", context, status=form.status)
+
+
+@require_GET
+@tenant_page("runs.read")
+def subject_page(request: TenantRequest, subject: str) -> HttpResponse:
+    row, words = directory.find(subject)
+    wanted = shelf.read_filter(request.GET)
+    items = shelf.page(row.id, wanted, words, after=request.GET.get("after", ""))
+    if request.GET.get("format") == "json":
+        shown = [_plain(item) for item in items.rows]
+        return twin(dataclasses.asdict(row) | {"id": row.public_id, "items_shown": shown})
+    context: dict[str, object] = {
+        "section": "memories",
+        "subject": row,
+        "erased": words.erased,
+        "wanted": wanted,
+        "items": items,
+        "uses": usage.counts([item.id for item in items.rows]),
+        "aliases": directory.aliases_of(row.id, words),
+        "kinds": shelf.KINDS,
+        "states": shelf.STATES,
+        "first_page": not request.GET.get("after"),
+    }
+    return show(request, "memory/subject.html", context, partial="subject-items")
+
+
+def _plain(item: shelf.ItemRow) -> dict[str, object]:
+    return dataclasses.asdict(item) | {"id": item.public_id}
+
+
+@require_http_methods(["GET", "POST"])
+@tenant_page("runs.read")
+def settings(request: TenantRequest, subject: str) -> HttpResponse:
+    """Name, other names and cap: what an admin sets about a subject."""
+    require(request.actor, "memory.write")
+    if request.method == "POST":
+        return _set(request, subject)
+    row, words = directory.find(subject)
+    return _settings_page(request, row, words, _as_set(row))
+
+
+def _as_set(row: SubjectRow) -> Form:
+    name = "" if row.name in (row.external_id, row.public_id) else row.name
+    return forms.fresh(name=name, cap=str(row.own_cap_bytes or ""))
+
+
+def _settings_page(request: TenantRequest, row: SubjectRow, words: Words, form: Form) -> HttpResponse:
+    context: dict[str, object] = {
+        "section": "memories",
+        "subject": row,
+        "form": form,
+        "aliases": directory.aliases_of(row.id, words),
+        "kinds": directory.KINDS,
+        "cap_min": SUBJECT_CAP_BYTES_MIN,
+        "cap_max": SUBJECT_CAP_BYTES_MAX,
+    }
+    return show(request, "memory/subject_settings.html", context, status=form.status)
+
+
+def _set(request: TenantRequest, subject: str) -> HttpResponse:
+    form = forms.typed(request.POST, "act", "name", "cap", "alias_kind", "alias", "alias_id", "reason")
+    try:
+        with tenant_scope(request.tenant.id):
+            row, words = directory.find(subject)
+            said = ACTS.get(form.values["act"], _rename)(request, row, form)
+    except (Invalid, Conflict) as refusal:
+        with tenant_scope(request.tenant.id):
+            again = forms.Form({**_as_set(row).values, **form.values}, form.token).refused(refusal)
+            return _settings_page(request, row, words, again)
+    messages.success(request, said)
+    return see_other(request, reverse("subject-settings", args=[request.tenant.slug, subject]))
+
+
+def _rename(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+    service.rename(row.id, name=form.values["name"], actor=request.actor, reason=form.values["reason"])
+    return "The name is set."
+
+
+def _add_alias(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+    alias = AliasIn(form.values["alias_kind"], form.values["alias"])
+    service.add_alias(row.id, alias, actor=request.actor, reason=form.values["reason"])
+    return "The name is added; whoever asks for it finds this subject."
+
+
+def _remove_alias(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+    try:
+        alias_id = UUID(hex=form.values["alias_id"])
+    except ValueError:
+        raise Invalid("This name is not among those of the subject.", field="alias") from None
+    service.remove_alias(row.id, alias_id, actor=request.actor, reason=form.values["reason"])
+    return "The name is removed."
+
+
+def _cap(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+    typed = form.values["cap"].strip()
+    cap_bytes = forms.number(typed) if typed else None
+    if typed and cap_bytes is None:
+        raise Invalid("Write the cap in bytes, such as 6000, or leave it empty.", field="cap_bytes")
+    evicted = service.set_cap(row.id, cap_bytes=cap_bytes, actor=request.actor, reason=form.values["reason"])
+    return "The cap is set." + (f" {len(evicted)} items left recall because of it." if evicted else "")
+
+
+ACTS = {"rename": _rename, "alias": _add_alias, "unalias": _remove_alias, "cap": _cap}
+
+
+def _address(request: TenantRequest, subject: str) -> str:
+    return reverse("subject", args=[request.tenant.slug, subject])
