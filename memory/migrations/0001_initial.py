@@ -895,6 +895,14 @@ class Migration(migrations.Migration):
                 condition=models.Q(("status", "open")), fields=["tenant_id", "due_at"], name="memory_session_due"
             ),
         ),
+        migrations.AddIndex(
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("last_seq__gt", models.F("summarised_seq"))),
+                fields=["tenant_id", "id"],
+                name="memory_session_untold",
+            ),
+        ),
         migrations.AddConstraint(
             model_name="session",
             constraint=agentstate.tenants.security.RowSecurity(

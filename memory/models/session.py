@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from agentstate.tenants.models import Audited
 from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
@@ -73,6 +73,10 @@ class Session(Audited, TenantModel):
             models.Index(fields=["tenant_id", "-last_active_at", "-id"], name="memory_session_recent"),  # the list
             # The upkeep that expires.
             models.Index(fields=["tenant_id", "due_at"], condition=Q(status="open"), name="memory_session_due"),
+            # The upkeep that summarises.
+            models.Index(
+                fields=["tenant_id", "id"], condition=Q(last_seq__gt=F("summarised_seq")), name="memory_session_untold"
+            ),
         ]
 
 
