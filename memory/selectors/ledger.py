@@ -39,6 +39,9 @@ FROM (SELECT source_id, run_id, max(at) AS newest FROM memory_injection
 GROUP BY source_id
 """
 
+Places = set[tuple[UUID, int]]  # (id, version)
+Words = dict[tuple[UUID, int], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -161,6 +164,11 @@ def of_run(run_id: UUID) -> tuple[list[UUID], list[UUID]]:
     return sorted(subjects), sorted(sessions)
 
 
+def words(source: str, places: Places) -> Words:
+    """Texts of one kind of source by (id, version); what was erased is left out."""
+    return _READERS[source](places) if places else {}
+
+
 def questions_of(subject_id: UUID) -> list[Question]:
     """The last questions that were really asked about a subject, newest first."""
     key = keys.several([subject_id]).get(subject_id)
@@ -217,10 +225,6 @@ def _line(row: Injection, words: str | None) -> Line:
         session_id=row.session_id,
         at=row.at,
     )
-
-
-Places = set[tuple[UUID, int]]
-Words = dict[tuple[UUID, int], str]
 
 
 def _of_items(places: Places) -> Words:

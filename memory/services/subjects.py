@@ -18,6 +18,8 @@ from agentstate.core.limits import (
     ALIASES_MAX,
     EXTERNAL_ID_CHARS_MAX,
     NAME_CHARS_MAX,
+    SUBJECT_CAP_BYTES_MAX,
+    SUBJECT_CAP_BYTES_MIN,
 )
 from agentstate.db import locks
 from agentstate.tenants import actors
@@ -25,6 +27,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import current_tenant
 from memory import keys, sealing, texts
 from memory.models import Alias, Subject
+from memory.services import cap, revising
 from memory.states import SubjectStatus
 
 UTF8_BYTES_PER_CHAR_MAX = 4
@@ -120,6 +123,28 @@ def remove_alias(subject_id: UUID, alias_id: UUID, *, actor: Actor, reason: str 
     removed, _ = Alias.objects.filter(id=alias_id, subject_id=subject.id).delete()
     if removed:
         trail.record(subject, action="subject.alias_removed", actor=actor, reason=reason)
+
+
+def set_cap(subject_id: UUID, *, cap_bytes: int | None, actor: Actor, reason: str = "") -> list[cap.Evicted]:
+    """Its own cap, or the tenant's with None; what left recall because of it.
+
+    Raises: Invalid, also when what is pinned alone is larger.
+    """
+    if cap_bytes is not None and not SUBJECT_CAP_BYTES_MIN <= cap_bytes <= SUBJECT_CAP_BYTES_MAX:
+        bounds = f"{SUBJECT_CAP_BYTES_MIN:,} to {SUBJECT_CAP_BYTES_MAX:,}"
+        raise Invalid(f"The cap of a subject is {bounds} bytes.", field="cap_bytes")
+    subject = locked(subject_id)
+    subject.cap_bytes = cap_bytes
+    evicted = cap.enforce(subject, key=key_of(subject), actor=actor)
+    subject.save(update_fields=["cap_bytes"])
+    revising.save_counts(subject)
+    trail.record(subject, action="subject.cap_set", actor=actor, reason=reason, detail={"bytes": cap.of(subject)})
+    return evicted
+
+
+def key_of(subject: Subject) -> bytes:
+    """Seals and opens what is known about it. Raises: Corrupt when it was destroyed."""
+    return keys.existing(subject.id)
 
 
 def name_of(subject: Subject, key: bytes | None) -> str:

@@ -50,6 +50,7 @@ def revision(subject: Subject, text: str, *, item_id: UUID | None = None, versio
         change="created",
         text=sealed,
         tokens=3,
+        valid_from=at,
         created_at=at,
         **BY,
     )

@@ -1,0 +1,124 @@
+"""The feedback fence: text that came out of memory or of a prompt does not go into memory again.
+
+An agent that reads its memory says it again in other clothes; stored each time, memory fills with echoes of itself.
+Refused are texts whose source messages are marked as ours, and sentences that only restate an item, a prompt, what was
+put into this run or session before, or the summary of another session. What a person said is compared with items and
+prompts only: it is new to us although an agent has read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from agentstate.core.errors import Invalid
+from agentstate.core.extract import sentences_of
+from agentstate.core.ids import parse_id, public_id
+from agentstate.core.limits import ITEM_SOURCES_MAX
+from memory import likeness, sealing
+from memory.likeness import Clause
+from memory.models import Message, Subject
+from memory.selectors import injected
+from memory.services.revising import Held
+from memory.sources import Source
+
+PERSON = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One sentence that is not stored. `source`: public id of what it restates."""
+
+    sentence: str
+    source: str
+
+    @property
+    def why(self) -> str:
+        kind, _, _ = self.source.partition("_")
+        return f"it only restates {'an' if kind[0] in 'aeiou' else 'a'} {kind} ({self.source})"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is left to be stored ("" for nothing), and what was refused."""
+
+    text: str
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def why(self) -> str:
+        return "; ".join(dict.fromkeys(refusal.why for refusal in self.refusals))
+
+    @property
+    def restated_item(self) -> UUID | None:
+        """The item that says all of it already."""
+        sources = {refusal.source for refusal in self.refusals}
+        if self.text or len(sources) != 1 or not next(iter(sources)).startswith("item_"):
+            return None
+        return parse_id("item", sources.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The messages that a write names as its source."""
+
+    session_ids: frozenset[UUID]
+    ours: tuple[UUID, ...]  # whose text came out of memory or a prompt
+    by_person: bool  # all of it was said by the person
+
+
+def spoken(subject: Subject, source: Source) -> Spoken:
+    """One statement, none without messages. Raises: Invalid for messages that are not there or not the subject's."""
+    wanted = set(source.message_ids)
+    if len(wanted) > ITEM_SOURCES_MAX:
+        raise Invalid(f"A write names at most {ITEM_SOURCES_MAX} messages as its source.", field="source.message_ids")
+    if not wanted:
+        return Spoken(frozenset(), (), by_person=False)
+    rows = list(
+        Message.objects.filter(id__in=wanted, subject_id=subject.id).values("id", "session_id", "role", "origin")
+    )
+    if len(rows) != len(wanted):
+        missing = wanted - {row["id"] for row in rows}
+        named = ", ".join(sorted(public_id("message", message_id) for message_id in missing)[:3])
+        raise Invalid(
+            f"{len(missing)} source messages are not there, or not of this subject: {named}. Flush the session first.",
+            field="source.message_ids",
+        )
+    return Spoken(
+        frozenset(row["session_id"] for row in rows),
+        tuple(row["id"] for row in rows if row["origin"] != "said"),
+        by_person=all(row["role"] == PERSON for row in rows),
+    )
+
+
+def judge(subject: Subject, text: str, *, held: Sequence[Held], source: Source, said: Spoken, key: bytes) -> Verdict:
+    """What of a text is new. `held`: the subject's active items."""
+    if said.ours:
+        return Verdict("", tuple(Refusal(text, public_id("message", message_id)) for message_id in said.ours[:1]))
+    names = names_of(subject, key)
+    found = [(public_id("item", each.item.id), each.content.text) for each in held]
+    if not said.by_person:
+        found += injected.words(run_id=source.run_id, session_ids=said.session_ids)
+        found += injected.summaries(subject.id, beside=said.session_ids) if said.session_ids else []
+    known = [clause for text_id, body in found for clause in likeness.clauses(body, source=text_id, names=names)]
+    return _judged(text, [*known, *injected.prompts()], names)
+
+
+def names_of(subject: Subject, key: bytes) -> frozenset[str]:
+    """Words that name the subject: "Ada prefers" and "you prefer" are the same."""
+    named = sealing.open_text(key, "memory_subject", subject.id, subject.name) if subject.name else ""
+    return frozenset(f"{named} {subject.external_id or ''}".casefold().split())
+
+
+def _judged(text: str, known: Sequence[Clause], names: frozenset[str]) -> Verdict:
+    kept, refusals = [], []
+    for sentence in sentences_of(text):
+        restated = likeness.restated(sentence, known, names=names)
+        if restated:
+            refusals.append(Refusal(sentence, restated))
+        else:
+            kept.append(sentence)
+    if not refusals:
+        return Verdict(text)
+    return Verdict(" ".join(kept), tuple(refusals))
