@@ -7,7 +7,7 @@ jsonb comes back as text (Django takes psycopg's loader away): orjson reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
@@ -21,19 +21,19 @@ _streams = count()  # names of server-side cursors: several may be open in one t
 _seen: ContextVar[list[str] | None] = ContextVar("agentstate_sql_seen", default=None)
 
 
-def rows(statement: str, args: Sequence[Any] = ()) -> list[Row]:
-    """All rows of a query. Raises: django.db errors, as the ORM does."""
+def rows(statement: str, args: Sequence[Any] | Mapping[str, Any] = (), *, binary: bool = False) -> list[Row]:
+    """All rows of a query. `binary` as in row(). Raises: django.db errors, as the ORM does."""
     with connection.wrap_database_errors, _cursor() as cursor:
-        return _execute(cursor, statement, args).fetchall()
+        return _execute(cursor, statement, args, binary=binary).fetchall()
 
 
-def row(statement: str, args: Sequence[Any] = ()) -> Row | None:
-    """The first row, or None."""
+def row(statement: str, args: Sequence[Any] | Mapping[str, Any] = (), *, binary: bool = False) -> Row | None:
+    """The first row, or None. `binary`: bytes come as they are, not as twice as many digits."""
     with connection.wrap_database_errors, _cursor() as cursor:
-        return _execute(cursor, statement, args).fetchone()
+        return _execute(cursor, statement, args, binary=binary).fetchone()
 
 
-def execute(statement: str, args: Sequence[Any] = ()) -> int:
+def execute(statement: str, args: Sequence[Any] | Mapping[str, Any] = ()) -> int:
     """Run a statement that returns no rows; how many it touched."""
     with connection.wrap_database_errors, _cursor() as cursor:
         return _execute(cursor, statement, args).rowcount
@@ -66,9 +66,11 @@ def _cursor() -> psycopg.Cursor[Row]:
     return psycopg.Cursor(connection.connection)
 
 
-def _execute(cursor: psycopg.Cursor[Row], statement: str, args: Sequence[Any]) -> psycopg.Cursor[Row]:
+def _execute(
+    cursor: psycopg.Cursor[Row], statement: str, args: Sequence[Any] | Mapping[str, Any], *, binary: bool = False
+) -> psycopg.Cursor[Row]:
     seen = _seen.get()
     if seen is not None:
         seen.append(statement)
     # Bytes: psycopg's type of a statement refuses a computed str, and ours is composed of constants and quoted names.
-    return cursor.execute(statement.encode(), args, prepare=True)
+    return cursor.execute(statement.encode(), args, prepare=True, binary=binary)

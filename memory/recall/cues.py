@@ -1,0 +1,88 @@
+"""What a question names: one author of the subject, months. Plain rules, no model; the months have English names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import numpy as np
+
+from memory.recall import words
+from memory.recall.ranking import Booleans, Cues, Units
+
+MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+SHORT = {name[:3]: number for number, name in enumerate(MONTHS, 1)} | {"sept": 9}
+LONG = {name: number for number, name in enumerate(MONTHS, 1)}
+# "may" and "march" are verbs too, "mar" and "dec" may be anything: those need a word before, a number behind, or a
+# capital inside the sentence.
+AMBIGUOUS = frozenset({"march", "may", *SHORT} - {"sept"})
+BEFORE = (
+    *("in", "of", "on", "during", "since", "until", "till", "by", "before", "after", "around", "from", "through"),
+    *("last", "this", "next", "early", "mid", "late", "every", "between"),
+)
+_NAMES = "|".join(sorted((*LONG, *SHORT), key=len, reverse=True))
+NAMED = re.compile(
+    rf"(?:\b(?P<before>{'|'.join(BEFORE)})[\s-]+)?\b(?P<name>{_NAMES})\b\.?"
+    r"(?P<day>\s+\d{1,2}(?:st|nd|rd|th)?\b(?!\d))?(?:\s*,?\s*(?:of\s+)?(?P<year>(?:19|20)\d\d)\b)?",
+    re.IGNORECASE,
+)
+INSIDE = re.compile(r"[\w,;:]['\")]?\s+$")  # what stands before a word that does not begin its sentence
+NUMBERED = re.compile(r"\b(?P<year>(?:19|20)\d\d)-(?P<month>0[1-9]|1[0-2])\b")
+NAME_CHARS_MIN = 2
+
+Month = tuple[int | None, int]  # year, if it is named, and month from 1
+
+
+def found(question: str, units: Units, *, authors: Mapping[int, str]) -> Cues:
+    """`authors`: number -> name, of the subject."""
+    return Cues(_of_author(units, named_author(question, authors)), _of_months(units, named_months(question)))
+
+
+def named_author(question: str, authors: Mapping[int, str]) -> int | None:
+    """The number of the author whose name, or first name, stands in the question: when it is exactly one."""
+    asked = f" {_spaced(question)} "
+    named = {number for number, name in authors.items() if any(f" {form} " in asked for form in _forms(name))}
+    return named.pop() if len(named) == 1 else None
+
+
+def named_months(question: str) -> list[Month]:
+    """The months a question names, each with the year beside it, else the only year that the question names."""
+    years = {int(year) for year in re.findall(r"\b((?:19|20)\d\d)\b", question)}
+    year = years.pop() if len(years) == 1 else None
+    months: list[Month] = [(int(hit["year"]), int(hit["month"])) for hit in NUMBERED.finditer(question)]
+    for hit in NAMED.finditer(question):
+        name = hit["name"].lower()
+        if name not in AMBIGUOUS or _is_a_month(hit, question):
+            months.append((int(hit["year"]) if hit["year"] else year, LONG.get(name) or SHORT[name]))
+    return months
+
+
+def _is_a_month(hit: re.Match[str], question: str) -> bool:
+    if hit["before"] or hit["day"] or hit["year"]:
+        return True
+    return hit["name"][0].isupper() and INSIDE.search(question[: hit.start("name")]) is not None
+
+
+def _forms(name: str) -> list[str]:
+    spaced = _spaced(name)
+    return [form for form in {spaced, spaced.partition(" ")[0]} if len(form) >= NAME_CHARS_MIN]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(re.findall(r"\w+", words.folded(text)))
+
+
+def _of_author(units: Units, number: int | None) -> Booleans:
+    # An item has no author; its number is 0, and those of authors begin at 1.
+    return (units.author == number) if number else np.zeros(len(units), dtype=bool)
+
+
+def _of_months(units: Units, months: list[Month]) -> Booleans:
+    if not months:
+        return np.zeros(len(units), dtype=bool)
+    wanted, sent = set(months), [datetime.fromtimestamp(at, UTC) for at in units.sent_at]
+    return np.array([(None, at.month) in wanted or (at.year, at.month) in wanted for at in sent], dtype=bool)

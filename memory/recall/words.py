@@ -1,0 +1,167 @@
+"""The words of a text as Postgres searches them, in the way that a tenant has chosen.
+
+plain: lexemes of the tenant's language. blind: each lexeme as an HMAC under the tenant's key, so that the table tells
+no words. off: none. A question's words go the same way as those that are stored, so both meet.
+
+Scripts that put no spaces between words become pairs of neighbouring characters: a word is found inside a sentence
+without knowing where it begins.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from agentstate.core.limits import INDEXED_CHARS_MAX, QUESTION_LEXEMES_MAX
+from agentstate.db import sql
+from agentstate.tenants import keyring
+from agentstate.tenants.scope import current_tenant
+from memory import policies
+
+# Han, kana, Bopomofo, Hangul; Thai, Lao, Burmese, Khmer: no spaces, or words glued to their endings.
+UNSPACED = (
+    "\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u1100-\u11ff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+RUN = re.compile(f"[{UNSPACED}]+")
+HAN = re.compile("[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+ACCENTED = re.compile("([a-z])[\u0300-\u036f]+")
+UNWRITTEN = re.compile("[\u0640\u064b-\u0652\u0591-\u05bd\u05bf-\u05c7\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+BLIND_BYTES = 9  # 72 bits: two lexemes of one tenant do not meet by chance
+POSITION_MAX = 16_383  # of a tsvector
+POSITIONS_MAX = 256  # of one lexeme there
+_LEXEMES = """
+SELECT t.n, x.lexeme, x.positions FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t (words, pairs, n),
+  unnest(to_tsvector(%s::regconfig, t.words) || t.pairs::tsvector) AS x ORDER BY t.n, x.positions[1], x.lexeme"""
+
+Lexemes = list[tuple[str, list[int]]]  # each with its positions, in the order of their first
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a tenant's words are kept. `config`: Postgres' text search configuration."""
+
+    mode: policies.FullText
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an INSERT makes a tsvector of: to_tsvector(config, words) || literal. Both None when full text is off."""
+
+    words: str | None
+    literal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedWords:
+    """A question's lexemes: as they stand in the tables (`stored`), and beside them as people read them."""
+
+    stored: list[str]
+    readable: list[str]
+
+    @property
+    def tsquery(self) -> str:
+        """Any of them."""
+        return " | ".join(map(_quoted, self.stored))
+
+
+def wording() -> Wording:
+    """One query."""
+    policy = policies.for_tenant()
+    return Wording(policy.fulltext, policy.language)
+
+
+def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
+    """What to store for each text. blind: one query for all of them."""
+    if how.mode == "off":
+        return [Terms(None, None) for _ in texts]
+    prepared = [_prepared(text) for text in texts]
+    if how.mode == "plain":
+        return [Terms(words, literal(pairs)) for words, pairs in prepared]
+    return [Terms("", literal(_blinded(found))) for found in _lexemes(prepared, how.config)]
+
+
+def asked(question: str, how: Wording) -> AskedWords:
+    """The first QUESTION_LEXEMES_MAX lexemes of a question. One query."""
+    if how.mode == "off":
+        return AskedWords([], [])
+    (found,) = _lexemes([_prepared(question)], how.config)
+    readable = [lexeme for lexeme, _ in found[:QUESTION_LEXEMES_MAX]]
+    return AskedWords([blind(lexeme) for lexeme in readable] if how.mode == "blind" else readable, readable)
+
+
+def blind(lexeme: str) -> str:
+    """The same for ever in one tenant, and another in every other."""
+    digest = keyring.hmac(current_tenant(), b"memory.lexeme\0" + lexeme.encode())
+    return urlsafe_b64encode(digest[:BLIND_BYTES]).decode()
+
+
+def folded(text: str) -> str:
+    """One form for what looks the same: NFKC, lower case, Latin letters without accents, no marks that are not read."""
+    if text.isascii():
+        return text.lower()
+    text = UNWRITTEN.sub("", unicodedata.normalize("NFKC", text).lower())
+    text = ACCENTED.sub(r"\1", unicodedata.normalize("NFD", text))
+    return unicodedata.normalize("NFC", text)
+
+
+def pairs_of(text: str) -> Lexemes:
+    """Pairs of neighbours in unspaced scripts, and each Han character, a word by itself; as far as positions reach."""
+    found: dict[str, list[int]] = {}
+    position = 0
+    for run in RUN.findall(text):
+        for at in range(min(len(run), POSITION_MAX - position)):
+            position += 1
+            grams = [run[at : at + 2]] if at + 1 < len(run) or len(run) == 1 else []
+            if HAN.match(run[at]) and len(run) > 1:
+                grams.append(run[at])
+            for gram in grams:
+                found.setdefault(gram, []).append(position)
+    return list(found.items())
+
+
+def literal(lexemes: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """A tsvector as text."""
+    return " ".join(
+        f"{_quoted(lexeme)}:{','.join(map(str, positions[:POSITIONS_MAX]))}" for lexeme, positions in lexemes
+    )
+
+
+def _prepared(text: str) -> tuple[str, Lexemes]:
+    """Spaced words for Postgres' parser, and pairs for the rest.
+
+    The parser depends on the locale of the database: in some, every character beyond ASCII is a letter. So marks of
+    punctuation beyond ASCII become spaces here.
+    """
+    text = folded(text[:INDEXED_CHARS_MAX])[:INDEXED_CHARS_MAX]
+    if text.isascii():
+        return text, []
+    pairs = pairs_of(text)
+    return "".join(map(_in_words, RUN.sub(" ", text))), pairs
+
+
+@lru_cache(maxsize=8_192)
+def _in_words(character: str) -> str:
+    return character if character.isascii() or unicodedata.category(character)[0] in "LMN" else " "
+
+
+def _lexemes(prepared: Sequence[tuple[str, Lexemes]], config: str) -> list[Lexemes]:
+    found: list[Lexemes] = [[] for _ in prepared]
+    words, pairs = [words for words, _ in prepared], [literal(pairs) for _, pairs in prepared]
+    for n, lexeme, positions in sql.rows(_LEXEMES, [words, pairs, config]):
+        found[n - 1].append((lexeme, positions))
+    return found
+
+
+def _blinded(lexemes: Lexemes) -> Lexemes:
+    return [(blind(lexeme), positions) for lexeme, positions in lexemes]
+
+
+def _quoted(lexeme: str) -> str:
+    """As tsvector and tsquery read it: nothing inside is an operator."""
+    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
