@@ -8,7 +8,7 @@ from agentstate.sdk.client import run
 from agentstate.sdk.concurrency import gather
 from agentstate.sdk.outcomes import Happened, NotHappened, Unknown
 from agentstate.sdk.questions import ask
-from agentstate.sdk.reads import note, now, random, sleep, usage, uuid
+from agentstate.sdk.reads import Scratchpad, note, now, random, scratchpad, sleep, usage, uuid
 from agentstate.sdk.run_state import State
 from agentstate.sdk.signals import (
     Answered,
@@ -41,6 +41,7 @@ __all__ = [
     "Refused",
     "Rejected",
     "RunInterrupted",
+    "Scratchpad",
     "State",
     "Step",
     "StepFailed",
@@ -55,6 +56,7 @@ __all__ = [
     "now",
     "random",
     "run",
+    "scratchpad",
     "sleep",
     "state",
     "step",

@@ -42,6 +42,7 @@ class Agent:
     description: str = ""
     context_budget_tokens: int | None = None
     tools: Sequence[Step[Any, Any]] = ()  # beyond those its code names
+    summarise: Callable[[str, int], Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
@@ -99,12 +100,14 @@ def agent(
     description: str = "",
     context_budget_tokens: int | None = None,
     tools: Sequence[Step[Any, Any]] = (),
+    summarise: Callable[[str, int], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Agent]:
     """Name a main function so that it can execute runs.
 
     `on_code_change` "pause": a run that began under other code waits for a person before it goes on. `state_model`: a
     Pydantic model or dataclass of the state. The run's input fills main's parameters by name, or is handed over whole
-    to a single parameter.
+    to a single parameter. `context_budget_tokens`: of the scratchpad, which is summarised at 70 % of it. `summarise`:
+    the function that does it, given a text and the most tokens to answer with, sync or async; left out: extracts.
     """
     if mode not in get_args(Mode):
         raise ValueError(f"mode is replay or snapshot, not {mode!r}.")
@@ -121,6 +124,7 @@ def agent(
             description=description or inspect.getdoc(fn) or "",
             context_budget_tokens=context_budget_tokens,
             tools=tuple(tools),
+            summarise=summarise,
         )
 
     return make

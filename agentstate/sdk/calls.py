@@ -19,7 +19,7 @@ from agentstate.sdk.procedure import Ending, Invoke
 from agentstate.sdk.run_state import Change, View
 from agentstate.sdk.signals import Ended, LeaseLost, NotSent, TimedOut, Waiting, failure_of, steps_of
 from agentstate.sdk.steps import Call
-from agentstate.sdk.store import Begun, End, Failure, Outcome, Park, StepFinish, Usage
+from agentstate.sdk.store import Begun, End, Failure, Outcome, Park, StepFinish
 
 if TYPE_CHECKING:
     from agentstate.sdk.executor import Executor
@@ -195,6 +195,8 @@ class Attempt:
         executor.count_executed()
         executor.deferred.add_finish(self._finish(), view=self._frame.view, change=self._change)
         took_s = executor.monotonic() - self._began_at
+        if self._step.has_effect:
+            executor.tidy(may_block=False)  # what its body noted could not be summarised in it
         if self._step.has_effect or took_s > SLOW_S:
             executor.turns.flush()
         else:
@@ -209,7 +211,7 @@ class Attempt:
             self._record()
 
     def _finish(self) -> StepFinish:
-        usage = _summed(self._frame.usage)
+        usage = self._frame.charged()
         retry_in_s = self._retry_in_s()
         return StepFinish(self._begun.seq, self._outcome, self._output, self._failure, usage, retry_in_s=retry_in_s)
 
@@ -229,14 +231,3 @@ class Attempt:
 
     def _back_off_s(self) -> float:
         return back_off_s(self._call.identity, max(0, self._step.retries - self._request.retries_left))
-
-
-def _summed(usage: list[Usage]) -> Usage | None:
-    if not usage:
-        return None
-    return Usage(
-        usage[-1].model,
-        sum(part.tokens_in for part in usage),
-        sum(part.tokens_out for part in usage),
-        sum(part.cost for part in usage),
-    )

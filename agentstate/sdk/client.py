@@ -37,12 +37,14 @@ def run(
     session_policy: Literal["reject", "queue", "replace"] = "reject",
     tags: Sequence[str] = (),
     budget: Budget | None = None,
+    context_budget_tokens: int | None = None,
     idempotency_key: str = "",
     wait: bool | float = False,
     store: RunStore | None = None,
 ) -> RunInfo:
     """Start a run; it is durable when this returns. The same `external_id` is the same run.
 
+    `context_budget_tokens`: of its scratchpad, in place of the agent's or its model's.
     `wait` True or seconds: until it is over, or so long; a worker must be there to execute it.
     """
     found = store or default_store()
@@ -56,6 +58,7 @@ def run(
         session_policy=session_policy,
         tags=tags,
         budget=budget,
+        context_budget_tokens=context_budget_tokens,
         idempotency_key=idempotency_key,
     )
     return _waited(found, info, wait) if wait else info

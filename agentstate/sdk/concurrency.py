@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agentstate.sdk import context
+from agentstate.sdk.driving import in_loop
 from agentstate.sdk.identity import Scope
-from agentstate.sdk.reads import in_loop
 from agentstate.sdk.signals import Waiting, merged
 from agentstate.sdk.steps import Step
 

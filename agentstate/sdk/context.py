@@ -27,10 +27,23 @@ class Frame:
     seq: int | None = None
     flight: Flight | None = None
     usage: list[Usage] = field(default_factory=list)
+    is_leaf: bool = False  # it calls no steps, whatever its effects
 
     @property
     def in_effect(self) -> bool:
-        return self.call is not None and self.call.step.has_effect
+        """Its body is never replayed, and records nothing of its own."""
+        return self.is_leaf or (self.call is not None and self.call.step.has_effect)
+
+    def charged(self) -> Usage | None:
+        """What the calls in it used, added up."""
+        if not self.usage:
+            return None
+        return Usage(
+            self.usage[-1].model,
+            sum(part.tokens_in for part in self.usage),
+            sum(part.tokens_out for part in self.usage),
+            sum(part.cost for part in self.usage),
+        )
 
 
 _frame: ContextVar[Frame | None] = ContextVar("agentstate_frame", default=None)

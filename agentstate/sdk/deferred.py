@@ -57,16 +57,31 @@ class Deferred:
             self._entries.append(entry)
             self._stamp()
 
+    def add_summary(self, entry: Entry, *, start: StepStart | None = None, finish: StepFinish | None = None) -> None:
+        """A summary and its step, in one go: no turn carries only one of them."""
+        with self._lock:
+            self._entries.append(entry)
+            if start is not None:
+                self._reads.append(start)
+            if finish is not None:
+                self._finish.append(finish)
+            self._stamp()
+
     def rebase(self, state: Committed) -> None:
         """A new generation has begun; what belonged to the last one is committed."""
         with self._lock:
             self._state = state
 
     def unshown(self) -> tuple[Entry, ...]:
-        """Entries the live scratchpad has not got yet; they count as shown from now on."""
+        """Entries the live scratchpad has not got yet; they count as shown from now on.
+
+        None from the first summary on: it is shown when its step is recorded, by the turn that carries both.
+        """
         with self._lock:
-            entries = tuple(self._entries[self._shown :])
-            self._shown = len(self._entries)
+            places = (place for place, entry in enumerate(self._entries) if entry.kind == "summary")
+            end = next(places, len(self._entries))
+            entries = tuple(self._entries[self._shown : end])
+            self._shown = max(self._shown, end)
             return entries
 
     def load(self) -> Load:

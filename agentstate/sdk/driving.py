@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentstate.core.errors import DomainError
 from agentstate.sdk import calls
-from agentstate.sdk.procedure import Begin, Invoke, Pause, Probe, Report, Request, Steps
+from agentstate.sdk.procedure import Begin, Invoke, Pause, Probe, Report, Request, Steps, Tidy
 from agentstate.sdk.signals import Ended, RunInterrupted, Waiting, failure_of
 from agentstate.sdk.steps import Call
 from agentstate.sdk.store import Begun, End, Failure, Park, StepFinish, StepStart
@@ -52,6 +52,8 @@ def _answer(executor: Executor, request: Request) -> Any:
             return executor.turns.flush()
         case Pause(seconds):
             return time.sleep(seconds)
+        case Tidy():
+            return executor.tidy(may_block=True)
 
 
 async def _answer_async(executor: Executor, request: Request) -> Any:
@@ -64,6 +66,15 @@ async def _answer_async(executor: Executor, request: Request) -> Any:
             return await _begin_async(executor, start)
         case _:
             return await asyncio.to_thread(_answer, executor, request)
+
+
+def in_loop() -> bool:
+    """Is this code that must not block?"""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _begin(executor: Executor, start: StepStart) -> tuple[Begun, float]:

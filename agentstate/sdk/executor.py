@@ -18,7 +18,7 @@ from typing import Any
 
 from agentstate.core.canonical import digest
 from agentstate.core.errors import DomainError, Invalid
-from agentstate.sdk import context, driving, values
+from agentstate.sdk import context, driving, summariser, values
 from agentstate.sdk.agents import Agent, Done
 from agentstate.sdk.concurrency import run_to_end
 from agentstate.sdk.deferred import Deferred
@@ -26,7 +26,7 @@ from agentstate.sdk.flights import Flight, Flights
 from agentstate.sdk.heartbeat import DEFERRED_S, Heartbeat
 from agentstate.sdk.identity import Scope
 from agentstate.sdk.lease import Trust
-from agentstate.sdk.notes import Notebook
+from agentstate.sdk.notes import Notebook, plain_of
 from agentstate.sdk.pacing import IN_PROCESS_S
 from agentstate.sdk.procedure import proceed
 from agentstate.sdk.recording import Book
@@ -43,9 +43,11 @@ from agentstate.sdk.signals import (
 )
 from agentstate.sdk.steps import Call, Step
 from agentstate.sdk.store import Claim, Continue, End, Park, RunStore, StepFinish, StepStart
+from agentstate.sdk.summariser import Summarise
 from agentstate.sdk.turns import Turns
 
 STUCK_EXIT_CODE = 70
+_NOTES = "scratchpad.note"  # counts the entries of main in each scope
 _NULL_SHA = digest(None).hex()
 
 
@@ -65,7 +67,7 @@ class Driven:
 
 class Executor:
     """`asked_at`: monotonic time from before the claim was asked for. `suspend_always`: give the run back after every
-    new step, a test's way to find what is not recorded.
+    new step, a test's way to find what is not recorded. `summarise`: the host's model, for agents without one.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Executor:
         asked_at: float | None = None,
         on_stuck: Callable[[], None] = end_process,
         suspend_always: bool = False,
+        summarise: Summarise | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.claim, self.agent = claim, agent
@@ -99,7 +102,9 @@ class Executor:
             on_tick=self._leave_when_stuck,
             monotonic=monotonic,
         )
-        self._notebook = Notebook(claim)
+        self.notebook = Notebook(claim, self.deferred)
+        self._summarise = agent.summarise or summarise
+        self._tidying = threading.Lock()
         self._scope = Scope()
         self._on_stuck, self._suspend_always = on_stuck, suspend_always
         self._halted: RunInterrupted | None = None
@@ -180,14 +185,48 @@ class Executor:
 
     def note(self, frame: context.Frame, text: str, *, kind: Any, important: bool) -> None:
         """Once, though main runs again."""
-        is_repeated = frame.call is None and self.book.has_unasked(frame.scope.path)
-        if is_repeated:
-            self._notebook.pass_over(text, kind=kind)
+        identity = ""
+        if frame.call is None:
+            identity = f"{frame.scope.path}#{frame.scope.number(_NOTES)}"
+            if self.book.has_unasked(frame.scope.path) or self.notebook.is_written(identity):
+                return
+        extracts = self._summarise is None and not frame.in_effect
+        self.notebook.write(
+            text, kind=kind, important=important, step_seq=frame.seq, identity=identity, shorten=extracts
+        )
+        self.heartbeat.show_soon()
+        if not frame.in_effect:
+            with contextlib.suppress(RunInterrupted, DomainError):  # the next boundary meets it again
+                self.tidy(may_block=not driving.in_loop())
+
+    def scratchpad(self, frame: context.Frame) -> list[dict[str, Any]]:
+        """The entries in force, as a value to record."""
+        if not frame.in_effect:
+            self.tidy(may_block=not driving.in_loop())
+        return plain_of(self.notebook.entries())
+
+    @property
+    def is_tidying_due(self) -> bool:
+        return self.notebook.is_due or self.book.open_summary() is not None
+
+    def tidy(self, *, may_block: bool) -> None:
+        """Summarise the scratchpad when it is due; what a model has to do waits for a place where it may.
+
+        Raises: RunInterrupted.
+        """
+        if not self.is_tidying_due:
             return
-        entry = self._notebook.entry(text, kind=kind, important=important, step_seq=frame.seq)
-        if entry is not None:
-            self.deferred.add_entry(entry)
-            self.heartbeat.show_soon()
+        asks = self._summarise is not None or self.book.open_summary() is not None
+        if asks and may_block and self._tidying.acquire(blocking=False):
+            try:
+                summariser.ask(self, self._summarise)
+            finally:
+                self._tidying.release()
+        if not asks:
+            self.notebook.shorten()
+        elif self.notebook.share > 1.0:
+            self.notebook.shorten(why="there was no time to ask the model")
+        self.heartbeat.look_by(self.monotonic() + DEFERRED_S)
 
     def seqs_of(self, evidence: Iterable[Any]) -> tuple[int, ...]:
         """Steps (their latest call is meant) or seq numbers. Raises: ValueError for a step that was not called yet."""
@@ -279,6 +318,7 @@ class Executor:
         self.book = Book((), run_id=self.claim.run_id)
         self.committed, self._base = self._state_of(state, newest=state)
         self.deferred.rebase(self.committed)
+        self.notebook.open_next()
         self._scope = Scope()
 
     def _state_of(self, base: Any, *, newest: Any) -> tuple[Committed, Any]:

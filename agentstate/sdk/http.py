@@ -80,6 +80,7 @@ class HttpStore:
         session_policy: Literal["reject", "queue", "replace"] = "reject",
         tags: Sequence[str] = (),
         budget: Budget | None = None,
+        context_budget_tokens: int | None = None,
         idempotency_key: str = "",
         trace_id: str = "",
     ) -> RunInfo:
@@ -92,6 +93,7 @@ class HttpStore:
             "session_policy": session_policy,
             "tags": list(tags),
             "budget": budget,
+            "context_budget_tokens": context_budget_tokens,
             "trace_id": trace_id,
         }
         headers = {"Idempotency-Key": idempotency_key or new_id().hex}

@@ -53,6 +53,12 @@ class Scope:
             self._counts[name] = self._counts.get(name, 0) + 1
             return self._path(f"{name}#{self._counts[name]}")
 
+    def number(self, name: str) -> int:
+        """How often this was asked for here, from 1."""
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1
+            return self._counts[name]
+
     def branches(self, count: int) -> list[Scope]:
         """Scopes for the branches of one gather, in order."""
         with self._lock:

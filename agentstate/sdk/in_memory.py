@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from agentstate.core import canonical, ids
 from agentstate.core.errors import Fenced, Invalid, NotFound
-from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, GENERATION_STEPS_MAX
-from agentstate.sdk import judgement
+from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, CONTEXT_BUDGET_TOKENS, GENERATION_STEPS_MAX
+from agentstate.sdk import judgement, window
 from agentstate.sdk.desk import Desk
 from agentstate.sdk.in_memory_run import Run, atomic, checked_state, record_of, settled
 from agentstate.sdk.judgement import Approval, Moment, Row
@@ -77,10 +77,12 @@ class MemoryStore(Desk):
         session_policy: Literal["reject", "queue", "replace"] = "reject",
         tags: Sequence[str] = (),
         budget: Budget | None = None,
+        context_budget_tokens: int | None = None,
         idempotency_key: str = "",
         trace_id: str = "",
     ) -> RunInfo:
         canonical.check(input, where="/input")
+        window.check_budget(context_budget_tokens)
         with self._changed:
             if agent not in self.agents:
                 raise NotFound(f"No agent is called {agent!r}. Start its worker once, or register it.")
@@ -91,6 +93,7 @@ class MemoryStore(Desk):
             run = Run(ids.public_id("run", ids.new_id()), agent, settled(input), external_id, session)
             run.tags, run.budget, run.created_at = tuple(tags), budget, self.now()
             run.trace_id = trace_id or ids.new_id().hex
+            run.context_budget_tokens = context_budget_tokens
             self.runs[run.id] = run
             run.admitted_by = idempotency_key
             self._changed.notify_all()
@@ -190,8 +193,10 @@ class MemoryStore(Desk):
             base_state=settled(run.base),
             generation=run.generation,
             history=tuple(record_of(row) for row in run.rows.values() if not row.is_taken_back),
-            entries=tuple(run.entries),
-            entry_next=max((entry.n for entry in run.entries), default=0) + 1,
+            entries=tuple(run.window),
+            entry_next=(run.entries[-1].n if run.entries else 0) + 1,
+            noted=dict(run.noted),
+            context_budget_tokens=run.context_budget_tokens or spec.context_budget_tokens or CONTEXT_BUDGET_TOKENS,
             trace_id=run.trace_id,
             session=run.session,
             attempt=run.claims,
@@ -219,8 +224,7 @@ class MemoryStore(Desk):
     def _apply(self, run: Run, turn: Turn, moment: Moment) -> TurnReply:
         for end in turn.finish:
             self._finish(run, end, moment)
-        known = {entry.n for entry in run.entries}
-        run.entries.extend(entry for entry in turn.entries if entry.n not in known)
+        self._note(run, turn.entries)
         if turn.state is not UNCHANGED:
             run.state = checked_state(turn.state)
         self._check_budget(run)
@@ -233,6 +237,13 @@ class MemoryStore(Desk):
         if turn.then is not None:
             self._go_on(run, turn.then)
         return TurnReply(begun, run.control, run.status)
+
+    def _note(self, run: Run, entries: Sequence[Entry]) -> None:
+        last = run.entries[-1].n if run.entries else 0
+        fresh = [window.counted(entry) for entry in entries if entry.n > last]
+        run.entries.extend(fresh)
+        run.window = window.folded(run.window, fresh)
+        run.noted = window.noted_after(run.noted, fresh)
 
     def _finish(self, run: Run, end: StepFinish, moment: Moment) -> None:
         row = next((row for row in run.rows.values() if row.seq == end.seq), None)
@@ -252,7 +263,7 @@ class MemoryStore(Desk):
         row = run.rows.get(start.identity)
         if row is not None:
             return judgement.judge(row, start, moment)
-        if len(run.rows) >= GENERATION_STEPS_MAX:
+        if sum(row.kind != "summary" for row in run.rows.values()) >= GENERATION_STEPS_MAX:
             raise Invalid(f"A generation has at most {GENERATION_STEPS_MAX:,} steps.", field="/start")
         run.seq += 1
         row = self._new_row(run, start, moment)
@@ -308,6 +319,7 @@ class MemoryStore(Desk):
             run.closed_rows.extend(run.rows.values())
             run.rows = {}
             run.generation += 1
+            run.noted = {}
             return
         run.lease_until = 0.0
         if isinstance(then, End):

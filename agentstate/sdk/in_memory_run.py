@@ -39,7 +39,10 @@ class Run:
     state: Any = None
     rows: dict[str, Row] = field(default_factory=dict)  # of the open generation, by identity
     closed_rows: list[Row] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)  # all of them, in full
+    window: list[Entry] = field(default_factory=list)  # in force
+    noted: dict[str, int] = field(default_factory=dict)
+    context_budget_tokens: int | None = None
     live_entries: list[Entry] = field(default_factory=list)
     seq: int = 0
     claims: int = 0

@@ -72,7 +72,12 @@ class Ending:
     steps: tuple[int, ...] = ()  # that failed, this one last
 
 
-Request = Begin | Invoke | Probe | Report | Pause
+@dataclass(frozen=True, slots=True)
+class Tidy:
+    """Summarise the scratchpad, before anything new is begun."""
+
+
+Request = Begin | Invoke | Probe | Report | Pause | Tidy
 Steps = Generator[Request, Any, Any]
 
 
@@ -84,6 +89,8 @@ def proceed(executor: Executor, call: Call, *, due_s: float | None = None) -> St
     if record is not None and _is_final(record, call):
         return _answer_from(record, call, executor)
     executor.check_boundary()
+    if executor.is_tidying_due:
+        yield Tidy()
     return (yield from _until_over(executor, call, _start_of(call, record, due_s), record.retry if record else 0))
 
 

@@ -5,19 +5,20 @@ Inside a tool with side effects they are the bare thing: its body is never repla
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import random as chance
 import uuid as uuids
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentstate.core import clock
 from agentstate.sdk import context
+from agentstate.sdk.driving import in_loop
 from agentstate.sdk.durations import seconds
 from agentstate.sdk.questions import call_of
 from agentstate.sdk.steps import Step
-from agentstate.sdk.store import Usage
+from agentstate.sdk.store import Entry, Usage
 
 
 def now() -> dt.datetime:
@@ -53,6 +54,28 @@ def note(
     frame.executor.note(frame, str(text), kind=kind, important=important)
 
 
+@dataclass(frozen=True, slots=True)
+class Scratchpad:
+    """The entries in force when it was read: what belongs into a prompt. Masked ones and summaries are short."""
+
+    entries: tuple[Entry, ...]
+    budget_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(entry.tokens for entry in self.entries)
+
+    def __str__(self) -> str:
+        return "\n".join(f"[{entry.kind}] {entry.text}" for entry in self.entries)
+
+
+def scratchpad() -> Scratchpad:
+    """The run's scratchpad as it is now, inside its budget; recorded, so that it is the same in every replay."""
+    frame = context.require("st.scratchpad")
+    entries = _read("scratchpad", lambda: frame.executor.scratchpad(frame))
+    return Scratchpad(tuple(_entry_of(plain) for plain in entries), frame.executor.notebook.budget_tokens)
+
+
 def usage(*, model: str = "", tokens_in: int = 0, tokens_out: int = 0, cost: float = 0.0) -> None:
     """Charge tokens and cost to the running step; several calls in one step add up. Raises: RuntimeError in main."""
     frame = context.require("st.usage")
@@ -61,19 +84,16 @@ def usage(*, model: str = "", tokens_in: int = 0, tokens_out: int = 0, cost: flo
     frame.usage.append(Usage(model, tokens_in, tokens_out, cost))
 
 
-def in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _read(name: str, make: Callable[[], Any]) -> Any:
     frame = context.require(f"st.{name}")
     if frame.in_effect:
         return make()
     return frame.executor.read(frame, name, make)
+
+
+def _entry_of(plain: dict[str, Any]) -> Entry:
+    at = plain["at"] and dt.datetime.fromisoformat(plain["at"])
+    return Entry(**{**plain, "at": at})
 
 
 def _sleep() -> None:

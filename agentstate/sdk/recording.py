@@ -21,13 +21,15 @@ class Book:
     def __init__(self, history: Sequence[StepRecord], *, run_id: str) -> None:
         self._run_id = run_id
         self._warned = False
+        summaries = [record for record in history if record.kind == "summary"]  # main does not ask for these
+        history = [record for record in history if record.kind != "summary"]
+        self._open_summary = next((record for record in summaries if record.status == "started"), None)
         self._records = {record.identity: record for record in history}
         self._lock = threading.Lock()
         self._asked: set[str] = set()
         self._unasked: dict[str, deque[StepRecord]] = defaultdict(deque)  # by scope, in the order of starting
         for record in sorted(history, key=lambda record: record.seq):
             self._unasked[scope_of(record.identity)].append(record)
-        self.last_seq = max((record.seq for record in history), default=0)
         self._latest = {record.name: record.seq for record in sorted(history, key=lambda record: record.seq)}
         self._fresh = 0  # steps that were not recorded before
 
@@ -45,6 +47,13 @@ class Book:
 
     def has_unasked(self, scope: str) -> bool:
         return self._first_unasked(scope) is not None
+
+    def open_summary(self) -> StepRecord | None:
+        """A summary that a lost worker had begun."""
+        return self._open_summary
+
+    def close_summary(self) -> None:
+        self._open_summary = None
 
     def remember_seq(self, name: str, seq: int) -> None:
         with self._lock:

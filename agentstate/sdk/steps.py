@@ -92,7 +92,7 @@ class Step(Generic[P, R]):
     def prepare(self, frame: context.Frame, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Name the call and freeze its payload. Raises: Invalid for arguments without a JSON form, TypeError."""
         if frame.call is not None and frame.in_effect:
-            raise TypeError(f"{frame.call.step.name} has side effects and is a leaf: it cannot call {self.name}.")
+            raise TypeError(f"{frame.call.step.name} is a leaf: it cannot call {self.name}.")
         arguments = self._bind(args, kwargs)
         raw = values.encode(arguments)
         call_key = self.call_key or self._derive_key(arguments)

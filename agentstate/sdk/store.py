@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from agentstate.core.limits import CONTEXT_BUDGET_TOKENS
+
 # What json.loads gives. Recursive aliases stop mypy from telling anything useful at the border, so: Any, here only.
 type_json = Any
 
 EffectClass = Literal["pure", "replayable", "keyed", "probed", "destructive"]
-StepKind = Literal["step", "tool", "model", "ask", "timer", "value", "group"]
+StepKind = Literal["step", "tool", "model", "ask", "timer", "value", "group", "summary"]
+EntryKind = Literal["note", "tool", "result", "reasoning", "model", "summary"]
 Action = Literal["execute", "replay", "wait", "rejected", "skip", "failed", "probe", "doubt"]
 Outcome = Literal["done", "not_sent", "refused", "failed", "unknown"]
 Control = Literal["pause", "cancel", "stop", "budget"]
@@ -150,15 +153,23 @@ class StepFinish:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One scratchpad entry. `n` counts up from 1 per run and is given by the executor, the only fenced writer."""
+    """One scratchpad entry. `n` counts up from 1 per run and is given by the executor, the only fenced writer.
+
+    A summary is an entry that changes the window: the entries it replaces leave it, of those it masks one line stays.
+    """
 
     n: int
-    kind: Literal["note", "tool", "result", "reasoning", "model"]
+    kind: EntryKind
     text: str
     at: datetime | None = None
-    important: bool = False
+    important: bool = False  # word for word in the window, whatever happens
     step_seq: int | None = None
-    tokens: int = 0  # filled in by the service
+    tokens: int = 0  # filled in by the service when 0
+    identity: str = ""  # written by main: its scope and its number there, "gather#1.2#3"; main runs again, it does not
+    place: int = 0  # of a summary: where it stands in the window, as the number of an entry; 0: its own
+    replaces: Sequence[int] = ()
+    masks: Sequence[int] = ()
+    masked: bool = False  # the text is one line, the whole of it stands in the trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +269,8 @@ class Claim:
     history: Sequence[StepRecord] = ()
     entries: Sequence[Entry] = ()  # scratchpad window
     entry_next: int = 1
+    noted: Mapping[str, int] = field(default_factory=dict)  # scope -> entries that main has written there
+    context_budget_tokens: int = CONTEXT_BUDGET_TOKENS
     trace_id: str = ""
     session: str = ""
     attempt: int = 1
@@ -299,6 +312,7 @@ class RunStore(Protocol):
         session_policy: Literal["reject", "queue", "replace"] = "reject",
         tags: Sequence[str] = (),
         budget: Budget | None = None,
+        context_budget_tokens: int | None = None,
         idempotency_key: str = "",
         trace_id: str = "",
     ) -> RunInfo:

@@ -27,6 +27,7 @@ from agentstate.sdk.store import (
     StepStart,
     Turn,
     TurnReply,
+    type_json,
 )
 
 _AGAIN_FIRST_S = 0.05
@@ -95,6 +96,25 @@ class Turns:
             self.closed = not isinstance(then, Continue)
             return reply
 
+    def ask_memory(self, act: str, body: type_json, *, step_seq: int, key: str) -> type_json:
+        """Read or write memory, beside the turns; again while the service is away, which a key makes harmless.
+
+        Raises: LeaseLost, and what the service refuses.
+        """
+        wait_s = _AGAIN_FIRST_S
+        while True:
+            self._trust.check()
+            try:
+                return self._store.memory(self._claim, act, body, step_seq=step_seq, key=key)
+            except Fenced as error:
+                self._trust.lose(str(error))
+                raise LeaseLost(str(error)) from error
+            except Unavailable as error:
+                if self._trust.remaining_s() <= wait_s:
+                    raise LeaseLost(f"the service was away until the lease was over: {error}") from error
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, _AGAIN_S_MAX)
+
     def bring_all_late(self) -> None:
         """What could not be committed at all."""
         load = self._deferred.load()
@@ -113,12 +133,14 @@ class Turns:
         for ticket in tickets:
             ticket.carried = True
         try:
-            reply, asked_at = self._exchange(self._deferred.load(), [ticket.start for ticket in tickets])
+            load = self._deferred.load()
+            reply, asked_at = self._exchange(load, [ticket.start for ticket in tickets])
         except (RunInterrupted, DomainError) as error:
             for ticket in tickets:
                 ticket.error = error
             return
-        begun = reply.begun[len(reply.begun) - len(tickets) :] if len(reply.begun) >= len(tickets) else ()
+        is_whole = len(reply.begun) == len(load.reads) + len(tickets)  # else only the reads were recorded
+        begun = reply.begun[len(load.reads) :] if is_whole else ()
         for ticket, answer in zip(tickets, begun, strict=False):
             ticket.begun, ticket.asked_at = answer, asked_at
 

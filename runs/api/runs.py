@@ -51,6 +51,7 @@ def admit(request: HttpRequest, wanted: RunIn) -> HttpResponse:
         session_policy=wanted.session_policy,
         tags=wanted.tags,
         budget=Budget(**wanted.budget.model_dump()) if wanted.budget else None,
+        context_budget_tokens=wanted.context_budget_tokens,
         idempotency_key=requests.idempotency_key(request),
         trace_id=requests.trace_id(request, wanted.trace_id),
     )

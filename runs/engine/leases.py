@@ -20,6 +20,7 @@ from runs.engine import acts, doubts, going_on
 from runs.engine import session as sessions
 from runs.engine.session import RunSession
 from runs.models import AgentVersion, Run, Step, Stop, Worker
+from runs.selectors import budgets
 from runs.services import clock, control, registry, status, timers
 from runs.states import RunStatus, StepStatus
 
@@ -61,12 +62,22 @@ def claim(
             _report_lost_effects(session)
         key = session.key
         given = sealing.open_run(key, tenant_id, run.id, "input", run.input)
+        budget = budgets.context(run.id)
         _flush(run, session)
     hit("claim.read")
     scratchpad.rebuild(session)
     hit("claim.loaded")
     reason = "recovery" if takeover else run.wake_reason
-    claimed = claim_of(run, session, records, given=given, lease_s=lease_s, entries=session.window, reason=reason)
+    claimed = claim_of(
+        run,
+        session,
+        records,
+        given=given,
+        lease_s=lease_s,
+        entries=session.window,
+        reason=reason,
+        context_budget_tokens=budget.tokens,
+    )
     return claimed, session
 
 
@@ -83,7 +94,7 @@ def _flush(run: Run, session: RunSession) -> None:
         status.add_event(locked, "entry", {"n": item["n"]}, body=sealed, tokens=item["tokens"])
     locked.entry_seq = session.entry_seq = late[-1]["n"]
     locked.save(update_fields=["event_seq", "entry_seq"])
-    session.window = [*session.window, *late][-sessions.WINDOW_ENTRIES :]
+    session.note(scratchpad.entries_of(late))
 
 
 def claim_of(
@@ -95,6 +106,7 @@ def claim_of(
     lease_s: float,
     entries: list[dict[str, Any]],
     reason: str,
+    context_budget_tokens: int,
 ) -> Claim:
     """What an executor is told about a run."""
     return Claim(
@@ -108,8 +120,10 @@ def claim_of(
         base_state=session.base_state,
         generation=run.generation,
         history=tuple(records),
-        entries=tuple(sessions.entries_of(entries)),
+        entries=tuple(scratchpad.entries_of(entries)),
         entry_next=session.entry_seq + 1,
+        noted=session.noted,
+        context_budget_tokens=context_budget_tokens,
         trace_id=run.trace_id,
         session=run.session_key,
         attempt=run.attempt,

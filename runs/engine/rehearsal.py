@@ -37,6 +37,7 @@ from runs import sealing
 from runs.engine import ending, leases
 from runs.engine import session as sessions
 from runs.models import Run, Step
+from runs.selectors import budgets
 from runs.states import RUN_LIVE
 
 LEASE_S = 3_600.0
@@ -117,7 +118,14 @@ def rehearse(tenant_id: UUID, run_id: UUID, agent: Agent | None) -> Rehearsal:
             found.problems.append(error.message)
             return found
         claim = leases.claim_of(
-            run, session, records, given=given, lease_s=LEASE_S, entries=session.window, reason="rehearsal"
+            run,
+            session,
+            records,
+            given=given,
+            lease_s=LEASE_S,
+            entries=session.window,
+            reason="rehearsal",
+            context_budget_tokens=budgets.context(run.id).tokens,
         )
     if agent is not None:
         _replay(agent, claim, found)

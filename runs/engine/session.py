@@ -7,20 +7,21 @@ Only the holder of the fence writes, so this picture stays true until the fence 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
 from agentstate.core import canonical
+from agentstate.core.limits import SCRATCHPAD_ENTRIES_MAX
 from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord, Turn, TurnReply
+from agentstate.sdk.window import SUMMARISE, noted_after
 from checkpoints import keys, reading, upcasting
 from checkpoints.reading import Expect
 from checkpoints.writing import FrameWriter
-from runs import sealing
+from runs import scratchpad, sealing
 from runs.models import Event, Run, Step
 from runs.states import StepStatus
-
-WINDOW_ENTRIES = 64  # scratchpad entries that ride in each frame; older ones stand in the trace
 
 
 @dataclass(slots=True)
@@ -53,18 +54,22 @@ class RunSession:
     state: Any
     base_state: Any
     steps: dict[str, KnownStep] = field(default_factory=dict)
-    window: list[dict[str, Any]] = field(default_factory=list)
+    window: list[dict[str, Any]] = field(default_factory=list)  # of the scratchpad: the entries in force
+    noted: dict[str, int] = field(default_factory=dict)  # scope of main -> entries it has written there
     entry_seq: int = 0
     worker_id: UUID | None = None
     last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
     hinted_at: float = float("-inf")  # monotonic seconds of the last live hint
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _summaries: int = 0  # steps that no resume goes through
     _by_seq: dict[int, KnownStep] = field(default_factory=dict)
     _started: dict[str, KnownStep] = field(default_factory=dict)  # may still hold some that have ended since
 
     def keep(self, known: KnownStep) -> None:
         """Know this step from now on; also to be told when a step has started again."""
+        if known.name == SUMMARISE and known.identity not in self.steps:
+            self._summaries += 1
         self.steps[known.identity] = self._by_seq[known.seq] = known
         if known.status == StepStatus.STARTED:
             self._started[known.identity] = known
@@ -73,18 +78,32 @@ class RunSession:
         """The generation is closed."""
         for steps in (self.steps, self._by_seq, self._started):
             steps.clear()
+        self._summaries = 0
+
+    def steps_counted(self, new: Sequence[Any]) -> int:
+        """Steps that a resume has to go through; or the summaries beside them, if there are more of those."""
+        summaries: int = self._summaries + sum(step.name == SUMMARISE for step in new)
+        return max(summaries, len(self.steps) + len(new) - summaries)
 
     def by_seq(self, seq: int) -> KnownStep | None:
         return self._by_seq.get(seq)
 
-    def document(self, *, state: Any, window: list[dict[str, Any]], pending: list[str]) -> dict[str, Any]:
+    def document(
+        self, *, state: Any, window: list[dict[str, Any]], noted: dict[str, int], pending: list[str]
+    ) -> dict[str, Any]:
         """The checkpoint: agent state, scratchpad window, identities of the calls under way."""
-        return {
+        document = {
             "schema_version": self.writer.version,
             "state": state,
             "scratchpad": window,
             "pending": pending,
         }
+        return {**document, "noted": noted} if noted else document
+
+    def note(self, entries: Sequence[Entry]) -> None:
+        """Fold entries that stand in the trace into the window."""
+        self.window = scratchpad.folded(self.window, entries)
+        self.noted = noted_after(self.noted, entries)
 
     def pending(self) -> list[str]:
         """Identities of the started steps; costs as much as there are of those, not as the generation is long."""
@@ -120,11 +139,13 @@ def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[Step
         state=document.get("state"),
         base_state=base.get("state"),
         window=list(document.get("scratchpad", [])),
+        noted=dict(document.get("noted", {})),
         entry_seq=run.entry_seq,
         worker_id=run.worker_id,
     )
-    if run.entry_seq > (session.window[-1]["n"] if session.window else 0):
-        session.window = _with_entries_of_the_trace(session, run)
+    newest_n = max((item["n"] for item in session.window), default=0)
+    if run.entry_seq > newest_n:
+        session.note(_entries_of_the_trace(session, run, after=newest_n))
     records = []
     for step in Step.objects.filter(run_id=run.id, generation=run.generation).order_by("seq"):
         record = _record(session, step)
@@ -133,17 +154,16 @@ def load(run: Run, *, fence: int, lease_s: float) -> tuple[RunSession, list[Step
     return session, records
 
 
-def _with_entries_of_the_trace(session: RunSession, run: Run) -> list[dict[str, Any]]:
+def _entries_of_the_trace(session: RunSession, run: Run, *, after: int) -> list[Entry]:
     """Entries flushed at a takeover stand in no frame yet; the trace has them."""
-    known = {item["n"] for item in session.window}
     traced = Event.objects.filter(month=run.created_at.date().replace(day=1), run_id=run.id, kind="entry")
-    newest = traced.order_by("-seq").values_list("detail", "body")[:WINDOW_ENTRIES]
+    newest = traced.order_by("-seq").values_list("detail", "body")[:SCRATCHPAD_ENTRIES_MAX]
     missing = [
         sealing.open_entry(session.key, session.tenant_id, run.id, detail["n"], body)
         for detail, body in reversed(newest)
-        if detail and body and detail["n"] not in known
+        if detail and body and detail["n"] > after
     ]
-    return [*session.window, *missing][-WINDOW_ENTRIES:]
+    return scratchpad.entries_of(missing)
 
 
 def _record(session: RunSession, step: Step) -> StepRecord:
@@ -187,17 +207,3 @@ def remember(session: RunSession, step: Step, *, payload_sha: str) -> KnownStep:
 def failure_of(session: RunSession, step: Step) -> Failure | None:
     error = session.open_step(step, "error", step.error)
     return None if error is None else Failure(**error)
-
-
-def entries_of(window: list[dict[str, Any]]) -> list[Entry]:
-    return [
-        Entry(
-            n=item["n"],
-            kind=item["kind"],
-            text=item["text"],
-            important=item.get("important", False),
-            step_seq=item.get("step_seq"),
-            tokens=item.get("tokens", 0),
-        )
-        for item in window
-    ]

@@ -37,7 +37,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 from runs import scratchpad, sealing
-from runs.engine import leases, renewing, turns
+from runs.engine import leases, remembering, renewing, turns
 from runs.engine import session as sessions
 from runs.engine.presence import Presence
 from runs.engine.session import RunSession
@@ -99,6 +99,7 @@ class LocalStore:
         session_policy: Literal["reject", "queue", "replace"] = "reject",
         tags: Sequence[str] = (),
         budget: Budget | None = None,
+        context_budget_tokens: int | None = None,
         idempotency_key: str = "",
         trace_id: str = "",
     ) -> RunInfo:
@@ -110,6 +111,7 @@ class LocalStore:
             session_policy=session_policy,
             tags=tags,
             budget=budget,
+            context_budget_tokens=context_budget_tokens,
             idempotency_key=idempotency_key,
             trace_id=trace_id,
         )

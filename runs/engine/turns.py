@@ -19,12 +19,13 @@ from agentstate.core.ids import public_id
 from agentstate.core.limits import GENERATION_STEPS_MAX
 from agentstate.db import sql, wake
 from agentstate.sdk.store import UNCHANGED, Begun, Continue, End, Entry, Park, StepFinish, StepStart, Turn, TurnReply
+from agentstate.sdk.window import noted_after
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import blobs
 from runs import scratchpad, sealing
 from runs.engine import ending, going_on, renewing, starting
 from runs.engine.ending import Done
-from runs.engine.session import WINDOW_ENTRIES, KnownStep, RunSession
+from runs.engine.session import KnownStep, RunSession
 from runs.engine.starting import NewStep
 from runs.states import RunStatus
 
@@ -74,7 +75,8 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
         state = session.state if turn.state is UNCHANGED else turn.state
         if isinstance(plan.then, Continue):
             state = plan.then.state
-        window = _window(session, fresh)
+        before = session.window
+        window = scratchpad.folded(before, fresh) if fresh else before
         hit("turn.before")
         if plan.is_plain():
             reply = _record(session, plan, state, window, fresh)
@@ -84,7 +86,7 @@ def apply(session: RunSession, turn: Turn) -> TurnReply:
         hit("turn.committed")
     hit("turn.scratchpad")
     if fresh and reply.status not in OVER:  # a run that is over has left Redis: its entries stand in the trace
-        scratchpad.flushed(session, fresh)
+        scratchpad.flushed(session, fresh, before=before)
     _hint(session, at_once=not plan.is_plain())
     return reply
 
@@ -124,7 +126,7 @@ def _plan(session: RunSession, turn: Turn) -> Plan:
         else:
             starting.check_same(known, start)
             plan.old.append((position, start))
-    if len(session.steps) + len(plan.new) > GENERATION_STEPS_MAX:
+    if session.steps_counted(plan.new) > GENERATION_STEPS_MAX:
         raise Invalid(
             f"This generation has {GENERATION_STEPS_MAX:,} steps, the most that a resume may have to read. "
             "Close it with continue_from(state).",
@@ -154,16 +156,6 @@ def _plan_finish(session: RunSession, plan: Plan, finish: StepFinish) -> None:
     plan.done.append(Done(known, finish, output, output_hash))
 
 
-def _window(session: RunSession, entries: Any) -> list[dict[str, Any]]:
-    if not entries:
-        return session.window
-    return [*session.window, *map(_entry_json, entries)][-WINDOW_ENTRIES:]
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    return scratchpad.entry_json(entry)
-
-
 def _record(
     session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, *, kind: str = "step"
 ) -> TurnReply:
@@ -174,7 +166,7 @@ def _record(
     pending = [identity for identity in session.pending() if identity not in ended]
     pending += [step.identity for step in plan.new if step.status == "started"]
     frame = session.writer.prepare(
-        session.document(state=state, window=window, pending=pending),
+        session.document(state=state, window=window, noted=_noted(session, plan, entries), pending=pending),
         boundary=plan.is_boundary(),
         steps_digest=ending.digest(plan.done),
         kind=_frame_kind(plan, kind),
@@ -232,9 +224,10 @@ def _without_starts(
     session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, control: Any
 ) -> TurnReply:
     """Somebody stopped, paused or cancelled the run, or its budget is used up: record what ended, begin nothing."""
-    left = Plan(done=plan.done, other_ends=plan.other_ends, then=plan.then)
+    over = [step for step in plan.new if step.status == "done"]
+    left = Plan(done=plan.done, other_ends=plan.other_ends, new=over, replies=plan.replies, then=plan.then)
     reply = _record(session, left, state, window, entries)
-    plan.new, plan.old, plan.replies = [], [], []
+    plan.new, plan.old = [], []
     return TurnReply(begun=reply.begun, control=control)
 
 
@@ -270,6 +263,7 @@ def _message(session: RunSession, plan: Plan, entries: Any, bodies: list[bytes])
         audit += [starting.effect_act(done.known, "settled") for done in plan.done if done.known.key]
     if plan.new:
         message["start"] = [starting.start_json(session, step, body) for step in plan.new]
+        message["over"] = sum(step.status == "done" for step in plan.new)
         audit += [starting.effect_act(step, "claimed") for step in plan.new if step.key and step.status == "started"]
     if entries:
         message["entry"] = [_entry_message(session, entry, body) for entry in entries]
@@ -279,7 +273,7 @@ def _message(session: RunSession, plan: Plan, entries: Any, bodies: list[bytes])
 
 
 def _entry_message(session: RunSession, entry: Entry, body: Any) -> dict[str, Any]:
-    plain = canonical.dumps(_entry_json(entry))
+    plain = canonical.dumps(scratchpad.entry_json(entry))
     sealed = sealing.seal_entry(session.key, session.tenant_id, session.run_id, entry.n, plain)
     return {"n": entry.n, "body": body(sealed), "tokens": entry.tokens or tokens.count(entry.text)}
 
@@ -295,7 +289,13 @@ def _landed(
         plan.replies[step.position] = starting.begun(step, known, session)
     session.step_seq = first_seq + len(plan.new) - 1
     session.state, session.window = state, window
+    session.noted = _noted(session, plan, entries)
     session.entry_seq += len(entries)
+
+
+def _noted(session: RunSession, plan: Plan, entries: Any) -> dict[str, int]:
+    """Main starts anew with a generation, and so does the count of what it has written."""
+    return {} if isinstance(plan.then, Continue) else noted_after(session.noted, entries)
 
 
 def _begun(plan: Plan) -> list[Begun]:

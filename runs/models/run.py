@@ -71,6 +71,8 @@ class Run(TenantModel):
     budget_cost = models.FloatField(null=True)
     budget_wall_s = models.FloatField(null=True)
 
+    context_budget_tokens = models.IntegerField(null=True)  # of its scratchpad, in place of the agent's
+
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

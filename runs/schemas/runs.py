@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentstate.core.limits import (
+    CONTEXT_BUDGET_TOKENS_MAX,
     EXTERNAL_ID_CHARS_MAX,
     NAME_CHARS_MAX,
     PAGE_ROWS,
@@ -45,6 +46,13 @@ class RunIn(Strict):
         [], max_length=TAGS_MAX, description=f"At most {TAG_CHARS_MAX} characters each.", examples=[["nightly"]]
     )
     budget: BudgetIn | None = None
+    context_budget_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=CONTEXT_BUDGET_TOKENS_MAX,
+        description="Tokens of its scratchpad, which is summarised at 70 %. Left out: the agent's, else its model's.",
+        examples=[16_000],
+    )
     trace_id: str = Field("", description="32 hex digits; left out: taken from `traceparent`.")
 
 

@@ -17,6 +17,7 @@ from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, public_id
 from agentstate.core.limits import EXTERNAL_ID_CHARS_MAX, NAME_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 from agentstate.db import locks, wake
+from agentstate.sdk import window
 from agentstate.sdk.store import Budget
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
@@ -41,6 +42,7 @@ class Admission:
     session_policy: str = "reject"  # reject | queue | replace
     tags: Sequence[str] = ()
     budget: Budget | None = None
+    context_budget_tokens: int | None = None
     idempotency_key: str = ""
     trace_id: str = ""
 
@@ -77,6 +79,7 @@ def _checked(wanted: Admission) -> bytes:
             raise Invalid(f"{field} has {len(text)} characters; at most {most} are kept.", field=f"/{field}")
     _check_tags(wanted.tags)
     _check_budget(wanted.budget)
+    window.check_budget(wanted.context_budget_tokens)
     if wanted.session_policy not in ("reject", "queue", "replace"):
         raise Invalid("session_policy is one of reject, queue, replace.", field="/session_policy")
     canonical.check(wanted.input, where="/input")
@@ -167,6 +170,7 @@ def _create(wanted: Admission, plain: bytes, version: AgentVersion, *, actor: Ac
         budget_tokens=budget.tokens,
         budget_cost=budget.cost,
         budget_wall_s=budget.wall_s,
+        context_budget_tokens=wanted.context_budget_tokens,
     )
     key = keys.run_key(run.id)
     run.input = sealing.seal_run(key, tenant_id, run.id, "input", plain)

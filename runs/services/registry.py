@@ -26,7 +26,7 @@ def register(spec: AgentSpec) -> AgentVersion:
     _check(spec)
     now = clock.database_now()
     newest = _newest(spec.name)
-    if newest is None or newest.digest != digest(spec) or now - newest.seen_at > SEEN_EVERY:
+    if newest is None or not _is_same(newest, spec) or now - newest.seen_at > SEEN_EVERY:
         newest = _see(spec, now=now)
     known = {tool.name: tool for tool in Tool.objects.filter(agent=spec.name)}
     for tool in spec.tools:
@@ -53,8 +53,12 @@ def _see(spec: AgentSpec, *, now: datetime) -> AgentVersion:
         },
     )
     if not created:
-        AgentVersion.objects.filter(id=version.id).update(seen_at=now)
+        AgentVersion.objects.filter(id=version.id).update(seen_at=now, context_budget_tokens=spec.context_budget_tokens)
     return version
+
+
+def _is_same(version: AgentVersion, spec: AgentSpec) -> bool:
+    return version.digest == digest(spec) and version.context_budget_tokens == spec.context_budget_tokens
 
 
 def _is_on_record(tool: Tool | None, columns: Mapping[str, object], *, now: datetime) -> bool:

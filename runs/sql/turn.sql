@@ -13,6 +13,7 @@ declare
   run record;
   v_frame int := (p->>'frame')::int;
   v_starts int := coalesce(jsonb_array_length(p->'start'), 0);
+  v_begins int := v_starts - coalesce((p->>'over')::int, 0);  -- what is over already is only recorded: never refused
   v_ends int := coalesce(jsonb_array_length(p->'finish'), 0);
   v_entries int := coalesce(jsonb_array_length(p->'entry'), 0);
   v_now timestamptz := clock_timestamp();
@@ -25,7 +26,7 @@ declare
 begin
   perform set_config('agentstate.tenant', p_tenant::text, true);
 
-  if v_starts > 0 then
+  if v_begins > 0 then
     -- Read before the run's row is locked: a stop committed after this is seen by the next turn.
     perform 1 from runs_stop s, runs_run r
       where s.status = 'active' and r.id = p_run and s.agent in ('', r.agent);
@@ -44,7 +45,7 @@ begin
       cost = r.cost + coalesce((p->>'cost')::float8, 0)
     where r.id = p_run and r.fence = p_fence and r.status = 'running' and r.lease_until > v_now
       and r.frame_n = v_frame - 1
-      and (v_starts = 0 or (r.control = ''
+      and (v_begins = 0 or (r.control = ''
         and (r.budget_steps is null or r.step_seq + v_starts <= r.budget_steps)
         and (r.budget_tokens is null or r.tokens_in + r.tokens_out
              + coalesce((p->>'tin')::bigint, 0) + coalesce((p->>'tout')::bigint, 0) < r.budget_tokens)
