@@ -29,24 +29,6 @@ WORDS = (
     *("apple", "river", "stone", "cloud", "garden", "bicycle", "market", "violin", "winter"),
     *("letter", "bridge", "candle", "forest", "window", "dog", "puppy", "car"),
 )
-    "apple",
-    "river",
-    "stone",
-    "cloud",
-    "garden",
-    "bicycle",
-    "market",
-    "violin",
-    "winter",
-    "letter",
-    "bridge",
-    "candle",
-    "forest",
-    "window",
-    "dog",
-    "puppy",
-    "car",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +61,7 @@ def found_texts(talk: Talk, recall: Recall) -> list[str]:
     return [talk.texts[hit.id] for hit in recall.hits]
 
 
-def slowly(
-    talk: Talk, question: str, embedder: WordEmbedder, *, author: int | None = None
-) -> dict[UUID, float]:
+def slowly(talk: Talk, question: str, embedder: WordEmbedder, *, author: int | None = None) -> dict[UUID, float]:
     """The same by the oracle, from the rows as they stand."""
     months = cues.named_months(question)
     rows = Unit.objects.filter(subject_id=talk.subject.id, in_recall=True)
