@@ -37,7 +37,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 from runs import scratchpad, sealing
-from runs.engine import leases, remembering, renewing, turns
+from runs.engine import leases, renewing, turns
 from runs.engine import session as sessions
 from runs.engine.presence import Presence
 from runs.engine.session import RunSession
