@@ -231,6 +231,17 @@ def supersede(item_id: UUID, *, by: Item, expected_version: int, reason: str, ac
     return opened.item
 
 
+def contradicting(item: Item, content: Content, held: Sequence[Held]) -> list[Hint]:
+    """Which of these active items may say otherwise than this one. A hint to people; nothing follows from it."""
+    return hints.contradictions(
+        content,
+        fact_kind=item.fact_kind,
+        attribute=None if item.attribute is None else bytes(item.attribute),
+        namespace=item.namespace,
+        held=[each for each in held if each.item.id != item.id],
+    )
+
+
 _LOCK = ["locked_by", "locked_name", "locked_until"]
 _NO_LOCK = {"locked_by": "", "locked_name": "", "locked_until": None}
 
@@ -318,7 +329,7 @@ class _Writer:
         evicted = cap.enforce(self.subject, key=self.key, actor=self.actor, keep=item)
         revising.save_counts(self.subject)
         gone = {each.item_id for each in evicted}
-        found = _contradicting(item, content, [each for each in held if each.item.id not in gone])
+        found = contradicting(item, content, [each for each in held if each.item.id not in gone])
         for hint in found:
             if hint.is_firm:
                 self._propose_to_supersede(hint, item, content)
@@ -479,7 +490,7 @@ def _rehearsed(act: Callable[[], tuple[Held, list[Evicted]]], look: Callable[[],
             bytes_after=subject.item_bytes,
             cap_bytes=cap.of(subject),
             tokens_after=held.content.tokens,
-            contradicts=_contradicting(held.item, held.content, others),
+            contradicts=contradicting(held.item, held.content, others),
             seen=None if look is None else look(),
         )
         transaction.set_rollback(True)
@@ -592,13 +603,3 @@ def _is_one(known: Held, new: NewItem, content: Content) -> bool:
     if known.item.kind != new.kind or content.facts is None or known.content.facts is None:
         return known.item.kind == new.kind
     return known.item.fact_kind == new.fact_kind and known.content.facts == content.facts
-
-
-def _contradicting(item: Item, content: Content, held: Sequence[Held]) -> list[Hint]:
-    return hints.contradictions(
-        content,
-        fact_kind=item.fact_kind,
-        attribute=None if item.attribute is None else bytes(item.attribute),
-        namespace=item.namespace,
-        held=[each for each in held if each.item.id != item.id],
-    )

@@ -106,15 +106,16 @@ def begin(
     key: bytes,
     actor: Actor,
     change: str,
-    source: Source,
-    reason: str,
+    source: Source = NO_SOURCE,
+    reason: str = "",
+    merged_ids: Iterable[UUID] = (),
 ) -> None:
     """Write a new item with its first revision. The caller filled its fields; counts are saved by save_counts()."""
     item.bytes, item.tokens, item.schema_version = content.bytes, content.tokens, content.schema_version
     item.digest = digest_of(item.namespace, content.text)
     with locks.translated():
         item.save(force_insert=True)
-    _write(item, content, key=key, actor=actor, change=change, source=source, reason=reason)
+    _write(item, content, key=key, actor=actor, change=change, source=source, reason=reason, merged_ids=merged_ids)
     count(subject, item, +1)
     trail.record(
         item, action=f"item.{change}", actor=actor, reason=reason, detail={"bytes": item.bytes, "subject": subject.id}

@@ -1,0 +1,163 @@
+"""What can be read off a message without a model: few patterns, each of which means what it says.
+
+English for contact, names, preferences, orders and promises; addresses, numbers and dates in any language. Questions,
+conditions, examples, quotations and code are left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agentstate.core.extract import sentences_of
+from memory.services.drafts import NewItem
+
+SENTENCE_CHARS_MAX = 300  # a longer one is no plain statement
+
+CHANNELS = {
+    **dict.fromkeys(["email", "e-mail", "mail"], "email"),
+    **dict.fromkeys(["phone", "telephone", "sms", "text", "text message"], "phone"),
+    **dict.fromkeys(["post", "letter"], "post"),
+    **dict.fromkeys(["chat", "whatsapp"], "chat"),
+}
+_CHANNEL = "(?P<channel>" + "|".join(sorted(CHANNELS, key=len, reverse=True)) + r")\b"
+_DOING = (
+    "send|pay|return|call|get back|reply|provide|upload|confirm|ship|sign|deliver|refund|replace|fix|check|follow up"
+    "|issue|cancel|book|transfer|let you know"
+)
+
+NOT_SAID = re.compile(
+    r"\?\s*$|^\s*(>|\"|“)|```|\b(if|suppose|imagine|for example|e\.g\.|would|could|might|maybe)\b", re.I
+)
+NEGATED = re.compile(r"\b(don't|do not|never|not|no longer|stop)\b", re.IGNORECASE)
+CONTACT = re.compile(
+    r"\b(?:contact|reach|call|e-?mail|text|write to|message|get (?:back )?to|reply to) me (?:only )?"
+    rf"(?:by|via|through|over|on|per) (?:the )?{_CHANNEL}",
+    re.IGNORECASE,
+)
+PREFERS_CHANNEL = re.compile(rf"\bI(?:'d| would)? (?:always )?prefer (?:to be contacted (?:by|via) )?{_CHANNEL}", re.I)
+PREFERS = re.compile(r"\bI (?:always )?prefer (?P<what>[^.,;:!?\n]{3,80})", re.IGNORECASE)
+ALLERGIC = re.compile(r"\bI(?:'m| am) allergic to (?P<what>[^.,;:!?\n]{3,60})", re.IGNORECASE)
+NAMED = re.compile(r"\b[Mm]y name is (?P<name>[A-Z][\w'’-]+(?: [A-Z][\w'’-]+){0,3})")
+ORDER = re.compile(r"\border\s*(?:number|no\.?|nr\.?|id)?\s*(?:is|:)?\s*#?\s*(?P<number>[A-Z]{0,4}-?\d{4,12})\b", re.I)
+PROMISED = re.compile(rf"\b(?:I|we)(?:'ll| will| promise to) (?P<what>(?:{_DOING})\b[^.!?\n]{{3,140}})", re.IGNORECASE)
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+(?![\w@])")
+PHONE = re.compile(r"(?<![\w+])\+\d(?:[ ()/.-]{0,2}\d){7,14}(?!\d)")
+DATE = re.compile(r"(?<!\d)20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One statement that a sentence makes. `because`: the rule, for the review list."""
+
+    new: NewItem
+    confidence: float
+    because: str
+
+
+def read(text: str, *, role: str) -> list[Found]:
+    """What a message says about the subject; an assistant's message only what it promises."""
+    found: dict[tuple[str, str], Found] = {}
+    for sentence in sentences_of(_outside_code(text)):
+        if len(sentence) > SENTENCE_CHARS_MAX:
+            continue
+        for each in _of(sentence, role=role):
+            found.setdefault((each.new.namespace, each.new.text), each)
+    return list(found.values())
+
+
+def _of(sentence: str, *, role: str) -> Iterator[Found]:
+    if role == "user":
+        for rule in _LITERAL:
+            yield from rule(sentence)
+    if NOT_SAID.search(sentence):
+        return
+    if role == "user":
+        for rule in _STATED:
+            yield from rule(sentence)
+    yield from _promise(sentence, by="them" if role == "user" else "us")
+
+
+def _outside_code(text: str) -> str:
+    """Without fenced code and quoted lines: nobody says them."""
+    plain = re.sub(r"```.*?(```|\Z)", "\n", text, flags=re.DOTALL)
+    return "\n".join(line for line in plain.splitlines() if not line.lstrip().startswith((">", "|")))
+
+
+def _emails(sentence: str) -> Iterator[Found]:
+    for address in EMAIL.findall(sentence):
+        doc = {"channel": "email", "address": address.rstrip(".")}
+        yield _contact(f"E-mail address: {doc['address']}", doc, "", 0.75, "an e-mail address")
+
+
+def _phones(sentence: str) -> Iterator[Found]:
+    for number in PHONE.findall(sentence):
+        plain = re.sub(r"[^\d+]", "", number)
+        yield _contact(f"Phone number: {plain}", {"channel": "phone", "address": plain}, "", 0.75, "a phone number")
+
+
+def _orders(sentence: str) -> Iterator[Found]:
+    for match in ORDER.finditer(sentence):
+        number = match["number"].upper()
+        new = NewItem(f"Has the order {number}.", namespace="orders", fact_kind="order", facts={"number": number})
+        yield Found(new, 0.8, "an order number")
+
+
+def _contacts(sentence: str) -> Iterator[Found]:
+    match = CONTACT.search(sentence) or PREFERS_CHANNEL.search(sentence)
+    if not match:
+        return
+    channel = CHANNELS[match["channel"].lower()]
+    if NEGATED.search(sentence[: match.end()]):
+        yield _contact(f"Does not want to be contacted by {channel}.", None, "", 0.75, "how not to be contacted")
+    else:
+        doc = {"channel": channel, "preferred": True}
+        yield _contact(f"Prefers to be contacted by {channel}.", doc, "preferred channel", 0.85, "how to be contacted")
+
+
+def _names(sentence: str) -> Iterator[Found]:
+    if match := NAMED.search(sentence):
+        yield Found(NewItem(f"Is called {match['name']}.", namespace="profile", attribute="name"), 0.85, "a name")
+
+
+def _preferences(sentence: str) -> Iterator[Found]:
+    match = PREFERS.search(sentence)
+    if match and not PREFERS_CHANNEL.search(sentence) and not NEGATED.search(sentence):
+        yield Found(NewItem(f"Prefers {match['what'].strip()}.", namespace="preferences"), 0.7, "a preference")
+
+
+def _allergies(sentence: str) -> Iterator[Found]:
+    match = ALLERGIC.search(sentence)
+    if match and not NEGATED.search(sentence):
+        new = NewItem(f"Is allergic to {match['what'].strip()}.", namespace="health", importance=0.9)
+        yield Found(new, 0.85, "an allergy")
+
+
+def _dates(sentence: str) -> Iterator[Found]:
+    if DATE.search(sentence) and len(sentence) <= 200 and not PROMISED.search(sentence):
+        yield Found(NewItem(sentence, kind="episodic", namespace="dates"), 0.5, "a sentence with a date")
+
+
+def _promise(sentence: str, *, by: str) -> Iterator[Found]:
+    match = PROMISED.search(sentence)
+    if not match or NEGATED.search(sentence):
+        return
+    what = match["what"].strip()
+    dates = DATE.findall(what)
+    doc: dict[str, Any] = {"what": what, "by": by, **({"due_on": dates[0]} if len(dates) == 1 else {})}
+    text = f"{'We' if by == 'us' else 'They'} will {what}."
+    new = NewItem(text, namespace="commitments", fact_kind="commitment", facts=doc, importance=0.8)
+    yield Found(new, 0.7 if dates else 0.6, "a promise")
+
+
+def _contact(text: str, doc: dict[str, Any] | None, attribute: str, confidence: float, because: str) -> Found:
+    kind = "contact" if doc is not None else ""
+    new = NewItem(text, namespace="contact", attribute=attribute, fact_kind=kind, facts=doc, importance=0.7)
+    return Found(new, confidence, because)
+
+
+Rule = Callable[[str], Iterator[Found]]
+_LITERAL: tuple[Rule, ...] = (_emails, _phones, _orders)  # also in a question: the number is theirs
+_STATED: tuple[Rule, ...] = (_contacts, _names, _preferences, _allergies, _dates)
