@@ -84,6 +84,12 @@ def between(session_id: UUID, from_seq: int, to_seq: int, *, with_undone: bool =
     return opened(_values(_standing(found, with_undone).order_by("seq")))
 
 
+def following(session_id: UUID, seq: int, *, rows_max: int) -> list[OpenedMessage]:
+    """The next messages that stand. Index: memory_message_seq."""
+    found = Message.objects.filter(session_id=session_id, seq__gt=seq, undone_in=None)
+    return opened(_values(found.order_by("seq")[:rows_max]))
+
+
 def page(
     session_id: UUID,
     *,

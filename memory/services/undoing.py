@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import F, Max
+from django.db.models import F
 
 from agentstate.core.errors import Invalid
 from agentstate.tenants.actors import Actor
-from memory.models import Item, Message, Session, Subject, Summary
+from memory.models import Item, Message, Session, Subject
 from memory.recall import units
+from memory.services import summaries
 from memory.states import ItemStatus
 
 
@@ -39,18 +40,10 @@ def undo(session: Session, *, last_n: int, actor: Actor) -> Undone:
     session.tokens -= sum(tokens for *_, tokens in rows)
     Message.objects.filter(id__in=ids).update(undone_in=session.version)
     units.set_in_recall(ids, False)
-    session.summarised_seq = _summarised_before(session, from_seq)
-    session.save(update_fields=["version", "message_count", "turns", "tokens", "summarised_seq"])
+    session.save(update_fields=["version", "message_count", "turns", "tokens"])
+    summaries.take_back(session, from_seq)
     Subject.objects.filter(id=session.subject_id).update(message_count=F("message_count") - last_n)
     return Undone(session, ids, from_seq, _propose_to_forget(session, ids, actor))
-
-
-def _summarised_before(session: Session, from_seq: int) -> int:
-    """Summaries over what is taken back become stale; up to where the session is still summarised."""
-    fresh = Summary.objects.filter(session=session, stale=False)
-    fresh.filter(to_seq__gte=from_seq).update(stale=True)
-    Summary.objects.filter(subject_id=session.subject_id, level="subject", stale=False).update(stale=True)
-    return fresh.filter(level="segment").aggregate(seq=Max("to_seq"))["seq"] or 0
 
 
 def _propose_to_forget(session: Session, message_ids: Sequence[UUID], actor: Actor) -> list[UUID]:

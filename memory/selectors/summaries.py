@@ -1,0 +1,85 @@
+"""Summaries, opened: the running one of a session, its segments and turns, that of a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from agentstate.core.ids import public_id
+from memory import keys
+from memory.models import Summary
+from memory.selectors.opening import Words
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSummary:
+    id: UUID
+    subject_id: UUID
+    session_id: UUID | None
+    level: str
+    from_seq: int
+    to_seq: int
+    session_version: int
+    text: str
+    tokens: int
+    source_ids: list[UUID]
+    method: str
+    stale: bool
+    created_at: datetime
+
+    @property
+    def public_id(self) -> str:
+        return public_id("summary", self.id)
+
+
+def running(session_id: UUID) -> OpenedSummary | None:
+    """The session so far, as far as it is summarised. Index: memory_summary_new."""
+    found = Summary.objects.filter(session_id=session_id, level="session", stale=False)
+    return _first(found.order_by("-to_seq", "-id")[:1])
+
+
+def parts(session_id: UUID, level: str, *, above_seq: int = 0, rows_max: int = 200) -> list[OpenedSummary]:
+    """Segments or turns that begin above this number, the newest `rows_max`, the oldest first."""
+    found = Summary.objects.filter(session_id=session_id, level=level, stale=False, from_seq__gt=above_seq)
+    # Index: memory_summary_new.
+    return opened(found.order_by("-to_seq")[:rows_max])[::-1]
+
+
+def of_subject(subject_id: UUID) -> OpenedSummary | None:
+    """What its sessions have come to. Index: memory_summary_subject."""
+    found = Summary.objects.filter(subject_id=subject_id, level="subject", stale=False)
+    return _first(found.order_by("-created_at", "-id")[:1])
+
+
+def of_session(session_id: UUID, *, with_stale: bool = False, rows_max: int = 200) -> list[OpenedSummary]:
+    """All levels, the newest first: the session's page."""
+    found = Summary.objects.filter(session_id=session_id)
+    found = found if with_stale else found.filter(stale=False)
+    return opened(found.order_by("-id")[:rows_max])
+
+
+def some(summary_ids: Iterable[UUID]) -> dict[UUID, OpenedSummary]:
+    """Stale ones too: a context that was given one can still show it."""
+    return {summary.id: summary for summary in opened(Summary.objects.filter(id__in=list(summary_ids)))}
+
+
+def opened(found: Iterable[Summary]) -> list[OpenedSummary]:
+    """One read of keys."""
+    rows = list(found)
+    opened_keys = keys.several(row.subject_id for row in rows)
+    return [
+        OpenedSummary(
+            text=Words(opened_keys.get(row.subject_id)).text("memory_summary", row.id, row.text),
+            **{name: getattr(row, name) for name in _PLAIN},
+        )
+        for row in rows
+    ]
+
+
+def _first(found: Iterable[Summary]) -> OpenedSummary | None:
+    return next(iter(opened(found)), None)
+
+
+_PLAIN = [name for name in OpenedSummary.__dataclass_fields__ if name != "text"]
