@@ -9,6 +9,7 @@ urlpatterns = [
     path("t/<slug:tenant>/runs/<str:run>/", run.run_page, name="run"),
     path("t/<slug:tenant>/runs/<str:run>/state/", run.state_page, name="run-state"),
     path("t/<slug:tenant>/runs/<str:run>/scratchpad/", run.scratchpad_page, name="run-scratchpad"),
+    path("t/<slug:tenant>/runs/<str:run>/scratchpad/<int:n>/", run.entry_page, name="run-entry"),
     path("t/<slug:tenant>/runs/<str:run>/audit/", run.audit_page, name="run-audit"),
     path("t/<slug:tenant>/runs/<str:run>/live/", live.stream, name="run-live"),
     path("t/<slug:tenant>/runs/<str:run>/resume/", plan.resume, name="run-resume"),

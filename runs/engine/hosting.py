@@ -22,6 +22,7 @@ from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
+from runs.engine import summariser
 from runs.engine.presence import Presence
 from runs.engine.store import LocalStore
 from runs.services import registry, workers
@@ -76,7 +77,8 @@ def drive(tenant_id: UUID, run_id: UUID) -> str:
         return "not free"
     with structlog.contextvars.bound_contextvars(run_id=claim.run_id, fence=claim.fence, tenant=str(tenant_id)):
         log.info("run.claimed", agent=claim.agent, attempt=claim.attempt, reason=claim.reason)
-        executor = Executor(store, claim, agents()[claim.agent], asked_at=asked_at)
+        agent, by_model = agents()[claim.agent], summariser.by_setting()
+        executor = Executor(store, claim, agent, asked_at=asked_at, summarise=by_model)
         store.on_turn = lambda: executor.shut_down() if stopping.is_set() else None
         try:
             driven = executor.run()

@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints and the state in them, its scratchpad, its acts in the audit."""
+"""What a run leaves behind: checkpoints and the state in them, its acts in the audit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from agentstate.audit import history, notes
 from agentstate.core.errors import NotFound
 from agentstate.db import sql
 from agentstate.tenants.scope import current_tenant
-from checkpoints import keys, reading
-from runs import scratchpad as pad
-from runs.selectors.story import RunStory
+from checkpoints import reading
 
 FRAMES_SHOWN = 60
 ACTS_SHOWN = 200
@@ -44,13 +42,6 @@ class StateAt:
     before: Any  # the state in the frame before; None when that one is gone or there is none
     pending: list[str]
     has_before: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pad:
-    entries: list[dict[str, Any]]
-    live: bool  # from Redis; else from the newest checkpoint
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +102,6 @@ def _pair(run_id: UUID, n: int) -> tuple[reading.Loaded | None, reading.Loaded]:
     return (before if before and before.n == n - 1 else None), found
 
 
-def scratchpad(run: RunStory) -> Pad:
-    """The live window while the run goes on; after it, or with Redis wiped, the one in the newest checkpoint."""
-    tenant_id = current_tenant()
-    entries = None if run.over else pad.read(tenant_id, run.id, keys.existing(run.id))
-    live = entries is not None
-    if entries is None:
-        newest = reading.newest(tenant_id, run.id)
-        entries = list(newest.doc.get("scratchpad", [])) if newest else []
-    shown = [{**entry, "at": _moment(entry.get("at"))} for entry in entries]
-    return Pad(shown, live, sum(int(entry.get("tokens", 0)) for entry in shown))
-
-
 def acts(run_id: UUID) -> list[Act]:
     """Everything done to the run, newest first, with the reasons that people gave."""
     entries = list(history.of("run", run_id).order_by("-object_seq")[:ACTS_SHOWN])
@@ -141,10 +120,3 @@ def acts(run_id: UUID) -> list[Act]:
         )
         for entry in entries
     ]
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        return None

@@ -28,6 +28,7 @@ KINDS = {
     "trouble": "Failed and in doubt",
     "ask": "Questions",
     "value": "Recorded values",
+    "summary": "Summaries",
 }
 
 ROW_COLUMNS = 23
@@ -233,6 +234,7 @@ def window(run_id: UUID, *, first: int, total: int, kind: str = "", name: str = 
 
 _KIND_SQL = {
     "tool": "s.kind = 'tool'",
+    "summary": "s.kind = 'summary'",
     "model": "s.kind = 'model'",
     "effect": "s.key is not null",
     "trouble": "s.status in ('failed', 'in_doubt')",

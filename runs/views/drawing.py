@@ -1,4 +1,4 @@
-"""A window of steps as the template draws it: depth, bars on one time line, tags."""
+"""A window of steps as the template draws it: depth, bars on one time line, tags. And how full a scratchpad is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentstate.core.clock import now
+from agentstate.core.limits import SUMMARISE_AT
 from runs.selectors import timeline
 from runs.selectors.steps import StepRow, depths
 from runs.selectors.timeline import Bar, Gap, Piece, Tick
@@ -23,6 +24,38 @@ class Drawing:
     steps: list[DrawnStep]
     gaps: list[Gap]
     ticks: list[Tick]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A bar from left to right, in percent of its width; wider than the budget when the window is over it."""
+
+    important: str
+    rest: str
+    filled: str
+    summarise_at: str
+    budget: str
+    is_over: bool
+    percent: str  # of the budget, in words
+
+
+def gauge(*, share: float, important: float) -> Gauge:
+    """`share`: of the budget that the window fills; `important`: the part of it that is important."""
+    whole = max(1.0, share)
+    important = min(important, share)
+    return Gauge(
+        important=_percent(important / whole),
+        rest=_percent((share - important) / whole),
+        filled=_percent(share / whole),
+        summarise_at=_percent(SUMMARISE_AT / whole),
+        budget=_percent(1.0 / whole),
+        is_over=share > 1.0,
+        percent=f"{share:.0%}".replace("%", " %"),
+    )
+
+
+def _percent(part: float) -> str:
+    return f"{max(0.0, min(part, 1.0)) * 100:.2f}%"
 
 
 def draw(rows: list[StepRow], *, origin: datetime) -> Drawing:

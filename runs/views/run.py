@@ -11,9 +11,9 @@ from django.views.decorators.http import require_GET
 from agentstate.core.clock import now
 from agentstate.core.errors import Corrupt, NotFound
 from agentstate.http.pages import TenantRequest, tenant_page, twin
-from runs.selectors import overview, records, steps, story
+from runs.selectors import overview, pads, records, steps, story
 from runs.selectors.story import RunStory
-from runs.views.drawing import draw
+from runs.views.drawing import draw, gauge
 from runs.views.showing import show
 
 LIVE_MARGIN = timedelta(seconds=2)  # clocks of the web and the database may differ by this much
@@ -140,10 +140,27 @@ def scratchpad_page(request: TenantRequest, run: str) -> HttpResponse:
     found = story.find(run)
     context: dict[str, object] = {**_head(found), "tab": "scratchpad"}
     try:
-        context["pad"] = records.scratchpad(found)
+        pad = pads.read(found)
+        if request.GET.get("format") == "json":
+            return twin(pads.plain(pad))
+        context["pad"] = pad
+        context["gauge"] = gauge(share=pad.share, important=pad.important.share(pad.budget.tokens))
+        context["summaries"] = {each.entry: each for each in pad.account.summaries}
     except Corrupt as problem:
         context["problem"] = problem.message
     return show(request, "runs/run.html", context)
+
+
+@require_GET
+@tenant_page("runs.read")
+def entry_page(request: TenantRequest, run: str, n: int) -> HttpResponse:
+    """One scratchpad entry in full, from the trace."""
+    found = story.find(run)
+    seen = pads.entry_page(found, n)
+    if request.GET.get("format") == "json":
+        return twin(dataclasses.asdict(seen))
+    context: dict[str, object] = {"section": "runs", "run": found, "row": seen.entry, "seen": seen, "entry": seen.entry}
+    return show(request, "runs/entry.html", context, partial="entry-text")
 
 
 @require_GET

@@ -50,6 +50,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PUT", "/runs/{run}/steps/{seq}"): Route({"output": 1}, headers=FENCE, verb="runs.work"),
     ("POST", "/runs/{run}/complete"): Route({}, headers=FENCE, verb="runs.work"),
     ("POST", "/runs/{run}/fail"): Route({}, headers=FENCE, verb="runs.work"),
+    ("GET", "/runs/{run}/scratchpad"): Route(),
     ("POST", "/runs/{run}/scratchpad"): Route(
         {"entries": [{"n": 1, "kind": "note", "text": "x"}]}, headers=FENCE, verb="runs.work"
     ),

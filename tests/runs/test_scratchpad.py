@@ -22,7 +22,7 @@ from runs import scratchpad, sealing
 from runs.engine import rehearsal
 from runs.engine.store import LocalStore
 from runs.models import Event, Step
-from runs.selectors import budgets, records, story
+from runs.selectors import budgets, pads, story
 from tests.conformance.served import ServedWorld
 from tests.runs.conftest import Desk
 
@@ -271,6 +271,6 @@ def test_a_run_that_ended_keeps_its_last_window_in_the_checkpoint(desk: Desk, re
     _summarised(desk, claim)
     desk.store.turn(claim, Turn(then=End("succeeded", output=None)))
     with tenant_scope(desk.tenant_id):
-        pad = records.scratchpad(story.find(claim.run_id))
+        pad = pads.read(story.find(claim.run_id))
     assert not pad.live
     assert [item["n"] for item in pad.entries] == [4, 3]
