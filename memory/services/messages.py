@@ -31,7 +31,7 @@ from agentstate.tenants.scope import current_tenant, tenant_scope
 from memory import keys, policies, texts
 from memory.models import Message, Session
 from memory.models.session import IMPORTANCE, ORIGINS, ROLES
-from memory.services import buffering, recording, rights, undoing
+from memory.services import buffering, drafts, recording, rights, undoing
 from memory.services.recording import Entry
 from memory.sources import Source
 
@@ -94,7 +94,7 @@ def append(
     came with another text. Locks: session, subject. The cost does not depend on the session's length.
     """
     rights.require_writing(actor)
-    entries = _checked(new, source)
+    entries = _checked(new, drafts.checked_source(source))
     if persistence != "sync":
         _check_persistence(persistence)
         accepted = _buffered(session_id, entries, persistence)
@@ -144,6 +144,7 @@ def undo(session_id: UUID, *, last_n: int, expected_version: int, reason: str, a
     Raises: Forbidden, NotFound, Invalid, Conflict with the current version. Locks: session, subject.
     """
     rights.require_writing(actor)
+    reason = drafts.checked_reason(reason, actor)
     if not 1 <= last_n <= UNDO_MESSAGES_MAX:
         raise Invalid(f"1 to {UNDO_MESSAGES_MAX:,} messages are taken back at once.", field="/last_n")
     session = recording.locked(session_id)

@@ -9,10 +9,14 @@ from uuid import UUID
 from django.db.models import F
 
 from agentstate.core.errors import Invalid
+from agentstate.core.limits import ITEM_SOURCES_MAX
 from agentstate.tenants.actors import Actor
+from memory import keys
 from memory.models import Item, Message, Session, Subject
 from memory.recall import units
-from memory.services import summaries
+from memory.services import proposals, revising, summaries
+from memory.services.drafts import NewItem
+from memory.sources import Source
 from memory.states import ItemStatus
 
 
@@ -47,8 +51,22 @@ def undo(session: Session, *, last_n: int, actor: Actor) -> Undone:
 
 
 def _propose_to_forget(session: Session, message_ids: Sequence[UUID], actor: Actor) -> list[UUID]:
-    """Items that were learned from what was taken back."""
+    """Items that were learned from what was taken back; a person decides, for others may have said the same."""
     learned = Item.objects.filter(
         subject_id=session.subject_id, status=ItemStatus.ACTIVE, source_message_ids__overlap=list(message_ids)
     )
-    return list(learned.order_by("id").values_list("id", flat=True))
+    held = revising.opened(learned.order_by("id"), keys.existing(session.subject_id))
+    for known in held:
+        proposals.propose(
+            session.subject_id,
+            act="forget",
+            new=NewItem(known.content.text, kind=known.item.kind, namespace=known.item.namespace),
+            item_id=known.item.id,
+            expected_version=known.item.version,
+            method="undo",
+            confidence=0.9,
+            why="Messages it was learned from were taken back.",
+            source=Source(message_ids=tuple(message_ids)[:ITEM_SOURCES_MAX]),
+            actor=actor,
+        )
+    return [known.item.id for known in held]

@@ -21,11 +21,11 @@ from agentstate.db import sql
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
-from memory import keys, sealing
-from memory.models import Author, Item, ItemRevision, Message, Session, Subject, Unit
+from memory.models import Author, Item, Message, Proposal, Session, Subject, Unit
 from memory.selectors import messages as reads
 from memory.selectors import sessions as session_reads
-from memory.services import messages, sessions
+from memory.services import items, messages, proposals, sessions
+from memory.services.drafts import NewItem
 from memory.services.messages import Appended, NewMessage
 from memory.sources import Source
 
@@ -362,23 +362,23 @@ def test_a_taken_back_message_is_not_said_again_by_its_client_id(session: Sessio
     assert standing(session) == []
 
 
-def learned_from(subject: Subject, message_ids: Sequence[UUID]) -> Item:
-    now, key = clock.now(), keys.existing(subject.id)
-    item = Item(subject=subject, kind="semantic", bytes=4, tokens=1, digest=new_id().bytes, valid_from=now)
-    item.known_from = item.created_at = item.updated_at = now
-    item.source_message_ids = list(message_ids)
-    item.save()
-    text = sealing.seal_text(key, "memory_itemrevision", f"{item.id}:1:text", "said")
-    ItemRevision.objects.create(
-        item=item, version=1, subject_id=subject.id, change="created", text=text, tokens=1, actor_kind="worker",
-        actor_id="x", actor_name="x", created_at=now, valid_from=now,
-    )  # fmt: skip
-    return item
+def learned_from(subject: Subject, text: str, message_ids: Sequence[UUID], agent: Actor) -> Item:
+    source = Source(message_ids=tuple(message_ids))
+    kept = items.remember(subject.id, NewItem(text), actor=agent, source=source)
+    assert kept.item is not None
+    return kept.item
 
 
-def test_undo_names_what_was_learned_from_the_messages(session: Session, subject: Subject, agent: Actor) -> None:
+def test_undo_proposes_to_forget_what_was_learned_from_the_messages(
+    session: Session, subject: Subject, agent: Actor
+) -> None:
     kept, taken = messages.append(session.id, said("a", "b"), actor=agent).messages
-    learned_from(subject, [kept[0]])
-    item = learned_from(subject, [kept[0], taken[0]])
+    learned_from(subject, "Ada lives in Graz.", [kept[0]], agent)
+    item = learned_from(subject, "Ada prefers to be called in the evening.", [kept[0], taken[0]], agent)
     undone = messages.undo(session.id, last_n=1, expected_version=1, reason="", actor=agent)
     assert undone.item_ids == [item.id]
+    proposal = Proposal.objects.get()
+    assert (proposal.act, proposal.item_id, proposal.status, proposal.method) == ("forget", item.id, "pending", "undo")
+    assert Item.objects.get(id=item.id).status == "active", "a person decides"
+    proposals.accept(proposal.id, actor=agent)
+    assert Item.objects.get(id=item.id).status == "forgotten"
