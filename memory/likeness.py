@@ -24,6 +24,7 @@ LOOSELY_MIN = 0.75  # the same when it leaves a word out in between
 TOKEN = re.compile(r"[^\W_]+(?:[@.,:/+_'’-]+[^\W_]+)*")
 CLAUSE = re.compile(r"[,;:()\[\]•|–—]\s|\s[-*•]\s|[.!?…。！？，、；：]\s*|\band\b|\bbut\b|\bund\b|\baber\b|\n")
 DIGIT = re.compile(r"\d")
+DOES = ("do", "does", "doe", "did")  # comes with a "not" ("doe": without its s)
 TOWARD = re.compile(r"\bto(?= [A-Z0-9])")  # "to London", unlike "to be called"
 FRAME = re.compile(
     r"\b(as|like|what) (you|i|we|they)( \w+){0,3} (before|earlier|previously|last time)\b", re.IGNORECASE
@@ -64,7 +65,7 @@ def differs_in_guard(one: Words, other: Words) -> bool:
     """Whether both are nearly the same words with another number, date or negation: they may contradict."""
     if one.guard == other.guard:
         return False
-    plain = [tuple(term for term in each.terms if not _guards(term)) for each in (one, other)]
+    plain = [tuple(term for term in each.terms if not _guards(term) and term not in DOES) for each in (one, other)]
     short, long = sorted(plain, key=len)
     return len(short) > 1 and len(short) >= NEAR_MIN * len(long) and _is_subsequence(short, long)
 

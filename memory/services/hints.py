@@ -31,17 +31,37 @@ def contradictions(
     content: Content, *, fact_kind: str, attribute: bytes | None, namespace: str, held: Iterable[Held]
 ) -> list[Hint]:
     """Which of these items may contradict this content. The item itself must not be among `held`."""
-    said, about = likeness.words(content.text), facts.key_of(fact_kind, content.facts)
-    plain = texts.normalised(content.text)
     found = []
+    mine = _About(attribute, facts.key_of(fact_kind, content.facts), namespace)
     for other in held:
-        why: Why | None = None
-        if attribute is not None and other.item.attribute is not None and bytes(other.item.attribute) == attribute:
-            why = "attribute" if texts.normalised(other.content.text) != plain else None
-        elif about is not None and facts.key_of(other.item.fact_kind, other.content.facts) == about:
-            why = "facts" if other.content.facts != content.facts else None
-        elif other.item.namespace == namespace and likeness.differs_in_guard(said, other.words):
-            why = "wording"
+        theirs = _About(
+            None if other.item.attribute is None else bytes(other.item.attribute),
+            facts.key_of(other.item.fact_kind, other.content.facts),
+            other.item.namespace,
+        )
+        why = _why(mine, content, theirs, other.content)
         if why:
             found.append(Hint(other.item.id, other.item.version, why))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What an item names itself to be about."""
+
+    attribute: bytes | None
+    key: tuple[str, ...] | None
+    namespace: str
+
+
+def _why(mine: _About, content: Content, theirs: _About, other: Content) -> Why | None:
+    """Two that both name what they are about, and name different things, do not contradict whatever their words."""
+    if mine.attribute is not None and theirs.attribute is not None:
+        is_other = texts.normalised(other.text) != texts.normalised(content.text)
+        return "attribute" if mine.attribute == theirs.attribute and is_other else None
+    if mine.key is not None and theirs.key is not None:
+        return "facts" if mine.key == theirs.key and other.facts != content.facts else None
+    if mine.namespace != theirs.namespace:
+        return None
+    differs = likeness.differs_in_guard(likeness.words(content.text), likeness.words(other.text))
+    return "wording" if differs else None
