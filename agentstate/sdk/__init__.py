@@ -3,6 +3,7 @@
 Users write `import agentstate as st` and find these names there.
 """
 
+from agentstate.sdk import memory
 from agentstate.sdk.agents import Agent, Done, agent, continue_from
 from agentstate.sdk.client import run
 from agentstate.sdk.concurrency import gather
@@ -52,6 +53,7 @@ __all__ = [
     "ask",
     "continue_from",
     "gather",
+    "memory",
     "note",
     "now",
     "random",

@@ -125,6 +125,12 @@ class HttpStore:
         wanted = wire.dumps(wire.ScratchpadRequest(entries))
         self._ask("POST", f"{_run(claim.run_id)}/scratchpad", wanted, headers=_fence(claim))
 
+    def memory(self, claim: Claim, act: str, body: type_json, *, step_seq: int, key: str) -> type_json:
+        """A write is done once under its key, so a lost answer is asked for again."""
+        headers = {**_fence(claim), **({"Idempotency-Key": key} if key else {})}
+        path = f"{_run(claim.run_id)}/memory/{quote(act, safe='')}?step_seq={step_seq}"
+        return self._ask("POST", path, wire.dumps(body), headers=headers)
+
     def late(self, claim: Claim, finish: StepFinish) -> None:
         """Not repeated once sent: each arrival is kept as evidence of its own."""
         self._ask("POST", f"{_run(claim.run_id)}/late", wire.dumps(finish), headers=_fence(claim), repeat="unsent")

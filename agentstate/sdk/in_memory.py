@@ -14,9 +14,10 @@ from typing import Any, Literal
 from agentstate.core import canonical, ids
 from agentstate.core.errors import Fenced, Invalid, NotFound
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX, CONTEXT_BUDGET_TOKENS, GENERATION_STEPS_MAX
-from agentstate.sdk import judgement, window
+from agentstate.sdk import judgement, memory_acts, window
 from agentstate.sdk.desk import Desk
 from agentstate.sdk.in_memory_run import Run, atomic, checked_state, record_of, settled
+from agentstate.sdk.in_memory_tier import Asker, Tier
 from agentstate.sdk.judgement import Approval, Moment, Row
 from agentstate.sdk.lease import TRUSTED_PART
 from agentstate.sdk.store import (
@@ -57,6 +58,7 @@ class MemoryStore(Desk):
         self._clock = clock
         self._offset_s = 0.0
         self._changed = threading.Condition(threading.RLock())
+        self.tier = Tier()  # what outlives a run
 
     def now(self) -> float:
         return self._clock() + self._offset_s
@@ -140,6 +142,17 @@ class MemoryStore(Desk):
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
         with self._changed:
             self._held(claim).live_entries.extend(entries)
+
+    def memory(self, claim: Claim, act: str, body: Any, *, step_seq: int, key: str) -> Any:
+        with self._changed:
+            run = self._held(claim)
+            row = next((row for row in run.rows.values() if row.seq == step_seq), None)
+            found, wanted = memory_acts.read(act, body)
+            is_keyed = row is not None and row.effect == "keyed"
+            memory_acts.check_step(
+                found, status=row and row.status, step_key=row.key if row and is_keyed else "", key=key
+            )
+            return self.tier.answer(found, wanted, asker=Asker(run.session or run.id, run.agent), key=key)
 
     def late(self, claim: Claim, finish: StepFinish) -> None:
         with self._changed:

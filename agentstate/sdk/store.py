@@ -18,7 +18,7 @@ from agentstate.core.limits import CONTEXT_BUDGET_TOKENS
 type_json = Any
 
 EffectClass = Literal["pure", "replayable", "keyed", "probed", "destructive"]
-StepKind = Literal["step", "tool", "model", "ask", "timer", "value", "group", "summary"]
+StepKind = Literal["step", "tool", "model", "ask", "timer", "value", "group", "summary", "memory"]
 EntryKind = Literal["note", "tool", "result", "reasoning", "model", "summary"]
 Action = Literal["execute", "replay", "wait", "rejected", "skip", "failed", "probe", "doubt"]
 Outcome = Literal["done", "not_sent", "refused", "failed", "unknown"]
@@ -341,6 +341,13 @@ class RunStore(Protocol):
 
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
         """Show entries in the live scratchpad at once; the next turn makes them durable."""
+
+    def memory(self, claim: Claim, act: str, body: type_json, *, step_seq: int, key: str) -> type_json:
+        """Read or write memory for the step that asks; acts, bodies and replies stand in memory_acts.
+
+        A write carries the step's idempotency key and is done once: asked again it gives the same answer.
+        Raises: Fenced (nothing was written), NotFound, Invalid, TooLarge, Conflict.
+        """
 
     def late(self, claim: Claim, finish: StepFinish) -> None:
         """Keep the reply of a worker that lost its lease as evidence. Never touches the step."""

@@ -9,7 +9,7 @@ info = run_agent(main, run_id=info.run_id, store=store)
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from agentstate.sdk.agents import Agent
@@ -68,15 +68,7 @@ class Crashing:
         self.dead = False
 
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
-        self._live()
-        with self._lock:
-            self.turns += 1
-            is_last = self.turns == self.at
-        if is_last and self.when == "before":
-            self._die()
-        reply: TurnReply = self.store.turn(claim, turn)
-        if is_last:
-            self._die()
+        reply: TurnReply = self._sent(lambda: self.store.turn(claim, turn))
         return reply
 
     def register(self, agent: AgentSpec) -> None:
@@ -106,9 +98,25 @@ class Crashing:
         self._live()
         self.store.note(claim, entries)
 
+    def memory(self, claim: Claim, act: str, body: Any, *, step_seq: int, key: str) -> Any:
+        """Counts as a turn: between it and the next one a process may die as well."""
+        return self._sent(lambda: self.store.memory(claim, act, body, step_seq=step_seq, key=key))
+
     def late(self, claim: Claim, finish: StepFinish) -> None:
         self._live()
         self.store.late(claim, finish)
+
+    def _sent(self, send: Callable[[], Any]) -> Any:
+        self._live()
+        with self._lock:
+            self.turns += 1
+            is_last = self.turns == self.at
+        if is_last and self.when == "before":
+            self._die()
+        reply = send()
+        if is_last:
+            self._die()
+        return reply
 
     def _die(self) -> None:
         self.dead = True

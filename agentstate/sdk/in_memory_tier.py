@@ -1,0 +1,379 @@
+"""The memory of a MemoryStore: small, honest, gone with the process.
+
+Recall is by shared words and a context is pinned items, what recall found and the last messages: enough to test what an
+agent does with its memory, not how well the service searches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from agentstate.core import canonical, clock, ids, tokens
+from agentstate.core.errors import Conflict, Invalid, NotFound
+from agentstate.core.limits import (
+    ITEM_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PROGRESS_BYTES_MAX,
+    SUBJECT_CAP_BYTES_MAX,
+)
+from agentstate.sdk import memory_acts as acts
+from agentstate.sdk import values
+
+CONTEXT_TOKENS = 8_000
+CONTEXT_HITS = 10
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(slots=True)
+class Subject:
+    id: str
+    external_id: str = ""
+    aliases: set[tuple[str, str]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Message:
+    id: str
+    seq: int
+    role: str
+    text: str
+    author: str
+    importance: str
+    at: datetime
+    undone: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    id: str
+    key: str
+    subject: Subject
+    version: int = 1
+    messages: list[Message] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Item:
+    id: str
+    subject: Subject
+    text: str
+    namespace: str
+    kind: str
+    facts: Any
+    importance: float
+    pinned: bool
+    at: datetime
+    version: int = 1
+    status: str = "active"
+
+    @property
+    def bytes(self) -> int:
+        return len(self.text.encode()) + (len(canonical.dumps(self.facts)) if self.facts is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The step that asks: its run's session, and its agent."""
+
+    session: str
+    agent: str
+
+
+class Tier:
+    """Not thread-safe by itself: the store holds its lock around every act."""
+
+    def __init__(self) -> None:
+        self.subjects: list[Subject] = []
+        self.sessions: dict[str, Session] = {}
+        self.items: dict[str, Item] = {}
+        self.proposals: dict[str, acts.Propose] = {}
+        self.documents: dict[str, list[acts.Progress]] = {}
+        self.prompts: dict[tuple[str, str], acts.Prompt] = {}
+        self._receipts: dict[str, tuple[bytes, Any]] = {}
+        self._acts: dict[str, Callable[[Any, Asker], Any]] = {
+            "session": self._open,
+            "say": self._say,
+            "undo": self._undo,
+            "context": self._context,
+            "recall": self._recall,
+            "remember": self._remember,
+            "forget": self._forget,
+            "propose": self._propose,
+            "read-progress": self._read_progress,
+            "write-progress": self._write_progress,
+            "prompt": self._prompt,
+        }
+
+    def answer(self, act: acts.Act, wanted: Any, *, asker: Asker, key: str) -> Any:
+        """The reply as JSON. A write is done once under its key. Raises: what the service raises."""
+        do = self._acts[act.name]
+        if not act.writes:
+            return values.settled(do(wanted, asker))
+        said = canonical.dumps([act.name, values.plain(wanted)])
+        known = self._receipts.get(key)
+        if known is not None:
+            if known[0] != said:
+                raise Conflict("This idempotency key was used for another request.")
+            return known[1]
+        reply = values.settled(do(wanted, asker))
+        self._receipts[key] = (said, reply)
+        return values.settled(reply)
+
+    # Sessions
+
+    def _open(self, wanted: acts.OpenSession, asker: Asker) -> acts.SessionFacts:
+        key = wanted.key or asker.session
+        known = self.sessions.get(key)
+        if not wanted.subject and not wanted.aliases and known is None:
+            raise Invalid("A subject is found by your own id or by an alias: give one of them.", field="/subject")
+        subject = known.subject if known else None
+        if wanted.subject or wanted.aliases:
+            subject = self._resolved(wanted.subject, wanted.aliases)
+        assert subject is not None
+        if known is not None and known.subject is not subject:
+            raise Conflict(f"The session {key} is about {known.subject.id}. Use another key for another subject.")
+        if known is None:
+            known = self.sessions[key] = Session(_new("session"), key, subject)
+        return acts.SessionFacts(known.id, key, subject.id, known.version)
+
+    def _resolved(self, external_id: str, aliases: Mapping[str, str]) -> Subject:
+        pairs = {(kind, " ".join(value.casefold().split())) for kind, value in aliases.items()}
+        found = [
+            subject
+            for subject in self.subjects
+            if (external_id and external_id in (subject.external_id, subject.id)) or subject.aliases & pairs
+        ]
+        if len(found) > 1:
+            raise Conflict("These names belong to several subjects.")
+        if not found:
+            if external_id.startswith("subject_"):
+                raise NotFound("There is no such subject.")
+            self.subjects.append(Subject(_new("subject"), external_id))
+        subject = found[0] if found else self.subjects[-1]
+        subject.external_id = subject.external_id or external_id
+        subject.aliases |= pairs
+        return subject
+
+    def _say(self, wanted: acts.Say, asker: Asker) -> acts.Said:
+        _check_text(wanted.text, MESSAGE_BYTES_MAX)
+        session = self._session(wanted.session or asker.session)
+        message = Message(
+            _new("message"),
+            len(session.messages) + 1,
+            wanted.role,
+            wanted.text,
+            wanted.author,
+            wanted.importance,
+            clock.now(),
+        )
+        session.messages.append(message)
+        return acts.Said(message.id, message.seq)
+
+    def _undo(self, wanted: acts.Undo, asker: Asker) -> acts.Undone:
+        session = self._session(wanted.session or asker.session)
+        standing = _standing(session)
+        if not 1 <= wanted.n <= len(standing):
+            raise Invalid(f"{len(standing)} messages stand; {wanted.n} cannot be taken back.", field="/n")
+        for message in standing[-wanted.n :]:
+            message.undone = True
+        session.version += 1
+        return acts.Undone(session.id, session.version, wanted.n)
+
+    def _session(self, key: str) -> Session:
+        session = self.sessions.get(key)
+        if session is None:
+            raise NotFound(f"There is no session {key}. Open it first: st.memory.session(subject=...).")
+        return session
+
+    # Reads
+
+    def _recall(self, wanted: acts.AskRecall, asker: Asker) -> acts.Recall:
+        session = None if wanted.subject and not wanted.session else self._session(wanted.session or asker.session)
+        subject = self._whose(wanted.subject, session)
+        asked = _words(wanted.question)
+        if not asked:
+            raise Invalid("A question needs at least one word.", field="/question")
+        found = [
+            replace(hit, score=len(asked & _words(hit.text)) / len(asked))
+            for hit in self._units(subject, session if wanted.only_session else None)
+            if hit.kind in wanted.kinds and _is_within(hit, wanted)
+        ]
+        best = sorted((hit for hit in found if hit.score > 0), key=lambda hit: (hit.score, hit.at), reverse=True)
+        return acts.Recall(tuple(best[: wanted.k]), "words")
+
+    def _units(self, subject: Subject, only: Session | None) -> Iterator[acts.Hit]:
+        for session in self.sessions.values():
+            if session.subject is subject and only in (None, session):
+                for said in _standing(session):
+                    yield acts.Hit(
+                        said.id, "message", said.text, 0.0, session_id=session.id, author=said.author, at=said.at
+                    )
+        if only is None:
+            for item in self._active(subject):
+                yield acts.Hit(item.id, "item", item.text, 0.0, version=item.version, at=item.at)
+
+    def _context(self, wanted: acts.BuildContext, asker: Asker) -> acts.Context:
+        session = self._session(wanted.session or asker.session)
+        budget = CONTEXT_TOKENS if wanted.budget_tokens is None else wanted.budget_tokens
+        offered = self._offered(session, wanted, asker)
+        used, fitting = 0, set()
+        for block in sorted(offered, key=_wanted_first):  # of the tail the newest first
+            if used + block.tokens <= budget:
+                used += block.tokens
+                fitting.add(block.source_id)
+        chosen = tuple(block for block in offered if block.source_id in fitting)
+        left_out = tuple(
+            acts.LeftOut(block.part, block.source_id, block.tokens, "over the budget")
+            for block in offered
+            if block.source_id not in fitting
+        )
+        text = "\n".join(block.text for block in chosen)
+        return acts.Context(text, chosen, budget, used, left_out, wanted.question)
+
+    def _offered(self, session: Session, wanted: acts.BuildContext, asker: Asker) -> list[acts.Block]:
+        """In the order of the text."""
+        items = self._active(session.subject)
+        pinned = [_block("pinned", "item", item.id, item.text, item.version) for item in items if item.pinned]
+        prompt = self.prompts.get((wanted.agent or asker.agent, "main"))
+        prompts = [_block("prompt", "prompt", _new("prompt"), prompt.text, prompt.version)] if prompt else []
+        asked = _words(wanted.question)
+        free = [item for item in items if not item.pinned and asked & _words(item.text)]
+        free.sort(key=lambda item: len(asked & _words(item.text)), reverse=True)
+        recalled = [_block("recalled", "item", item.id, item.text, item.version) for item in free[:CONTEXT_HITS]]
+        tail = [
+            _block("tail", "message", message.id, f"{message.author or message.role}: {message.text}", 1)
+            for message in _standing(session)
+        ]
+        return [*pinned, *recalled, *tail, *prompts]
+
+    # Items
+
+    def _remember(self, wanted: acts.Remember, asker: Asker) -> acts.Kept:
+        _check_text(wanted.text, ITEM_BYTES_MAX)
+        if wanted.facts and not wanted.fact_kind:
+            raise Invalid("Facts need a fact_kind, which names their shape.", field="fact_kind")
+        session = None if wanted.subject and not wanted.session else self._session(wanted.session or asker.session)
+        subject = self._whose(wanted.subject, session)
+        for item in self._active(subject):
+            if item.namespace == wanted.namespace and _normal(item.text) == _normal(wanted.text):
+                return acts.Kept(item.id, item.version, "duplicate")
+        item = Item(
+            _new("item"),
+            subject,
+            wanted.text,
+            wanted.namespace,
+            wanted.kind,
+            wanted.facts,
+            wanted.importance,
+            wanted.pinned,
+            clock.now(),
+        )
+        self.items[item.id] = item
+        return acts.Kept(item.id, 1, "created", tuple(self._evict(subject)))
+
+    def _evict(self, subject: Subject) -> Iterator[acts.Evicted]:
+        active = self._active(subject)
+        over = sum(item.bytes for item in active) - SUBJECT_CAP_BYTES_MAX
+        for item in active[:-1]:  # the newest one stays
+            if over > 0 and not item.pinned:
+                item.status = "over_cap"
+                over -= item.bytes
+                yield acts.Evicted(item.id, item.bytes)
+
+    def _forget(self, wanted: acts.Forget, asker: Asker) -> acts.Forgotten:
+        item = self._item(wanted.item)
+        item.status = "forgotten"
+        return acts.Forgotten(item.id, item.status)
+
+    def _propose(self, wanted: acts.Propose, asker: Asker) -> acts.Proposed:
+        if wanted.act != "add":
+            self._item(wanted.item)
+        else:
+            _check_text(wanted.text, ITEM_BYTES_MAX)
+        proposal_id = _new("proposal")
+        self.proposals[proposal_id] = wanted
+        return acts.Proposed(proposal_id, "pending")
+
+    def _item(self, item_id: str) -> Item:
+        if item_id not in self.items:
+            raise NotFound("There is no such item.")
+        return self.items[item_id]
+
+    def _active(self, subject: Subject) -> list[Item]:
+        return [item for item in self.items.values() if item.subject is subject and item.status == "active"]
+
+    def _whose(self, subject: str, session: Session | None) -> Subject:
+        if session is not None:
+            return session.subject
+        for known in self.subjects:
+            if subject in (known.external_id, known.id):
+                return known
+        raise NotFound("There is no such subject.")
+
+    # Documents
+
+    def _read_progress(self, wanted: acts.ReadProgress, asker: Asker) -> acts.Progress:
+        key = wanted.key or asker.session
+        versions = self.documents.get(key)
+        return versions[-1] if versions else acts.Progress(key)
+
+    def _write_progress(self, wanted: acts.WriteProgress, asker: Asker) -> acts.Written:
+        key = wanted.key or asker.session
+        body = wanted.body or "\n\n".join(f"## {name}\n\n{text}" for name, text in wanted.sections.items())
+        _check_text(body, PROGRESS_BYTES_MAX)
+        versions = self.documents.setdefault(key, [])
+        current = versions[-1].version if versions else 0
+        if wanted.expected_version not in (None, current):
+            raise Conflict(f"The progress document {key} is at version {current} by now.", version=current)
+        versions.append(acts.Progress(key, current + 1, body, _sections(body)))
+        return acts.Written(key, current + 1)
+
+    def _prompt(self, wanted: acts.ReadPrompt, asker: Asker) -> acts.Prompt:
+        return self.prompts.get((wanted.agent or asker.agent, wanted.name), acts.Prompt(wanted.name))
+
+
+def _wanted_first(block: acts.Block) -> tuple[int, int]:
+    """Ids grow with time, so of the tail the newest comes first."""
+    rank = ("pinned", "prompt", "recalled", "tail").index(block.part)
+    return rank, -int(block.source_id.rpartition("_")[2], 16) if block.part == "tail" else 0
+
+
+def _block(part: str, source: str, source_id: str, text: str, version: int) -> acts.Block:
+    return acts.Block(part, source, source_id, version, text, tokens.count(text))
+
+
+def _standing(session: Session) -> list[Message]:
+    return [message for message in session.messages if not message.undone]
+
+
+def _is_within(hit: acts.Hit, wanted: acts.AskRecall) -> bool:
+    assert hit.at is not None
+    return (wanted.after is None or hit.at >= wanted.after) and (wanted.before is None or hit.at < wanted.before)
+
+
+def _sections(body: str) -> dict[str, str]:
+    parts = re.split(r"^## +(.+?) *$", body, flags=re.MULTILINE)
+    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _check_text(text: str, bytes_max: int) -> None:
+    if not text.strip():
+        raise Invalid("There is no text here.", field="/text")
+    if len(text.encode()) > bytes_max:
+        raise Invalid(f"The text is {len(text.encode()):,} bytes, at most {bytes_max:,} are kept.", field="/text")
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold()))
+
+
+def _new(prefix: str) -> str:
+    return ids.public_id(prefix, ids.new_id())
