@@ -23,6 +23,7 @@ PGVECTOR_MIN = (0, 8)
 CONNECT_S_MAX = 5
 DISK_FREE_BYTES_MIN = 1 << 30
 CLOCK_SKEW_S_MAX = 1.0
+TENANTS_LOOKED_AT = 5
 UNSET_SECRET = "unset-outside-up-and-test"  # noqa: S105 (what it is when it is not set)
 
 Level = Literal["ok", "warn", "bad"]
@@ -141,6 +142,34 @@ def _clock() -> Box:
     return Box("clock", "ok", f"{skew_s:.2f} s away from the database's")
 
 
+def _recall() -> Box:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import DatabaseError
+
+    from agentstate.tenants.models import Tenant
+    from memory.recall import checking
+
+    try:
+        indexes = checking.approximate_indexes()
+        # The newest: where somebody is at work.
+        checked = [checking.check(tenant.id) for tenant in Tenant.objects.order_by("-id")[:TENANTS_LOOKED_AT]]
+    except (DatabaseError, ImproperlyConfigured) as error:
+        return Box("recall", "bad", str(error).strip().splitlines()[0], "reach the database and migrate it first")
+    if indexes:
+        return Box("recall", "bad", f"approximate: {', '.join(indexes)}", "drop it: it loses rows of a tenant silently")
+    recalls = [found.recall for found in checked if found.recall is not None]
+    if min(recalls, default=1.0) < 1.0:
+        return Box(
+            "recall", "bad", f"finds {min(recalls):.0%} of what is nearest", "reindex memory_unit, and report it"
+        )
+    large = sum(found.is_large for found in checked)
+    if large:
+        return Box(
+            "recall", "warn", f"{large} tenants are too large to be searched as a whole", "search by subject there"
+        )
+    return Box("recall", "ok", f"exact; compared for {len(recalls)} tenants with vectors")
+
+
 def _redis() -> Box:
     troubles = [redis_trouble(name, getattr(settings, name)) for name in ("REDIS_URL", "BROKER_URL")]
     trouble = next((trouble for trouble in troubles if trouble), "")
@@ -246,7 +275,7 @@ def _seen(name: str, fix: str) -> Box:
     return Box(name, "ok", "took messages lately") if seen else Box(name, "bad", "none was seen", fix)
 
 
-DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _migrations, _clock)
+DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _migrations, _clock, _recall)
 REDIS_LOOKS: tuple[Callable[[], Box], ...] = (_redis, _eviction, _separate_servers, _worker, _beat)
 SETTINGS_LOOKS: tuple[Callable[[], Box], ...] = (_secret_key, _master_key, _address, _disk)
 MODEL_LOOKS: tuple[Callable[[], Box], ...] = (_embedder, _summariser)

@@ -57,6 +57,7 @@ AND (%(at)s::timestamptz IS NULL OR u.sent_at <= %(at)s)
 AND (u.valid_from IS NULL OR u.valid_from <= coalesce(%(at)s, %(now)s))
 AND (u.valid_to IS NULL OR u.valid_to > coalesce(%(at)s, %(now)s))
 AND (%(namespace)s = '' OR u.namespace = %(namespace)s OR starts_with(u.namespace, %(namespace)s || '/'))"""
+_OF_TENANT = "u.subject_id NOT IN (SELECT id FROM memory_subject WHERE status = 'erasing')"
 _TOKENS = "SELECT unit_id, subject_id, model, count, body FROM memory_unittokens WHERE unit_id = ANY (%s)"
 
 
@@ -133,7 +134,7 @@ def units(
         similarity=_cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors)),
         number=_cases("{n}", "-1", len(vectors)),
         eligible=_ELIGIBLE,
-        of="TRUE" if subject_id is None else "u.subject_id = %(subject)s",
+        of=_OF_TENANT if subject_id is None else "u.subject_id = %(subject)s",
     )
     row = sql.row(statement, args, binary=True)
     assert row is not None

@@ -88,7 +88,7 @@ def search(
     was superseded since is not recalled. `namespace`: items of it and of those below it.
     Raises: Invalid, NotFound.
     """
-    clock = _Clock()
+    clock = Clock()
     check(k=k, kinds=kinds)
     asked = question if isinstance(question, Asked) else questions.asked(question)
     clock.lap("question")
@@ -119,7 +119,7 @@ def answer(
     names: Mapping[int, str],
     k: int,
     explain: bool,
-    clock: _Clock,
+    clock: Clock,
 ) -> Recall:
     """The search itself, over a subject or (None) the whole tenant. `names`: authors by number, for the cue."""
     found, asked = _read(subject_id, asked, lexemes, wanted)
@@ -132,7 +132,7 @@ def answer(
     hits = [_hit(found, scores, place, lexemes if explain else None) for place in map(int, order)]
     clock.lap("hits")
     embedded = int((found.units.model >= 0).sum())
-    why = _why_less(asked, rung, units=len(found.units), embedded=embedded)
+    why = _why_less(asked, rung, units=len(found.units), embedded=embedded, has_words=not lexemes.is_off)
     return Recall(hits, rung, why, len(found.units), embedded, clock.laps, asked.is_shortened)
 
 
@@ -144,7 +144,7 @@ def check(*, k: int, kinds: Sequence[str]) -> None:
         raise Invalid(f"kinds holds some of {', '.join(UNIT_KINDS)}.", field="kinds")
 
 
-class _Clock:
+class Clock:
     """Milliseconds between laps."""
 
     def __init__(self) -> None:
@@ -243,16 +243,17 @@ def _hit(found: Found, scores: Scores, place: int, lexemes: words.AskedWords | N
 
 
 def _matched(units: Units, place: int, lexemes: words.AskedWords) -> tuple[str, ...]:
-    return tuple(lexemes.readable[number] for number in units.hit_lexeme[units.hit_unit == place])
+    return tuple(lexemes.readable[number] for number in sorted(units.hit_lexeme[units.hit_unit == place]))
 
 
 def _raw(scores: Scores, place: int) -> dict[str, float]:
     return {name: float(part[place]) for name, part in scores.raw.items() if not np.isnan(part[place])}
 
 
-def _why_less(asked: Asked, rung: str, *, units: int, embedded: int) -> str:
-    if asked.why_less or not units:
-        return asked.why_less
-    if embedded < units:
-        return f"{units - embedded:,} of {units:,} units have no vector of this model yet"
-    return "" if rung == "bits" else "the model gives no tokens"
+def _why_less(asked: Asked, rung: str, *, units: int, embedded: int, has_words: bool) -> str:
+    why = asked.why_less
+    if not why and embedded < units:
+        why = f"{units - embedded:,} of {units:,} units have no vector of this model yet"
+    elif not why and units and rung != "bits":
+        why = "the model gives no tokens"
+    return why if has_words else f"{why}, and full text is off" if why else "full text is off"

@@ -63,6 +63,7 @@ class AskedWords:
 
     stored: list[str]
     readable: list[str]
+    is_off: bool = False  # the tenant keeps no words
 
     @property
     def tsquery(self) -> str:
@@ -89,7 +90,7 @@ def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
 def asked(question: str, how: Wording) -> AskedWords:
     """The first QUESTION_LEXEMES_MAX lexemes of a question. One query."""
     if how.mode == "off":
-        return AskedWords([], [])
+        return AskedWords([], [], is_off=True)
     (found,) = _lexemes([_prepared(question)], how.config)
     readable = [lexeme for lexeme, _ in found[:QUESTION_LEXEMES_MAX]]
     return AskedWords([blind(lexeme) for lexeme in readable] if how.mode == "blind" else readable, readable)

@@ -1,0 +1,168 @@
+"""Words in three modes and many scripts: what is said is found, and a blind table tells no words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentstate.core.limits import INDEXED_CHARS_MAX, QUESTION_LEXEMES_MAX
+from agentstate.db import sql
+from agentstate.llm import embedding
+from agentstate.tenants.models import Tenant, TenantSetting
+from agentstate.tenants.scope import tenant_scope
+from memory.models import Subject, Unit
+from memory.recall import words
+from memory.recall.searching import search
+from memory.recall.words import Wording
+from memory.services import subjects
+from tests.memory.recall_world import Talk
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(embedding, "embedder", lambda: None)
+    yield
+
+
+@pytest.fixture(params=["plain", "blind"])
+def talk(request: pytest.FixtureRequest, scope: None, subject: Subject) -> Talk:
+    TenantSetting.objects.create(key="memory.fulltext", value=request.param)
+    return Talk(subject)
+
+
+@pytest.mark.parametrize(
+    ("said", "question"),
+    [
+        ("我喜欢吃苹果,每天早上。", "苹果"),  # a word inside a sentence without spaces
+        ("我喜欢吃苹果", "你喜欢什么水果? 苹果吗"),
+        ("猫が好きです", "猫"),  # one character
+        ("東京タワーに行きました", "タワー"),
+        ("ラーメンを食べた", "ﾗｰﾒﾝ"),  # half width
+        ("나는 서울에서 일합니다", "서울"),  # an ending glued to the word
+        ("ฉันชอบกินข้าวผัด", "ข้าวผัด"),
+        ("Я живу в «Москве», рядом с парком", "МОСКВЕ"),
+        ("السَّلامُ عليكم، يا صديقي", "السلام صديقي"),  # marks that are not written elsewhere
+        ("שָׁלוֹם לכולם", "שלום"),
+        ("नमस्ते दुनिया।", "दुनिया"),
+        ("Mein Straßenplan für Zürich", "zurich"),
+        ("José naïve café", "jose cafe"),
+        ("José", "Jose\u0301"),  # composed and not
+        ("ﬁnal ｔｅｘｔ", "final text"),
+        ("the ID is Ａ１２-ｘ", "a12-x"),
+        ("iPhone手机壳", "手机 iphone"),
+        ("write to anna@example.com about https://example.com/a/b", "anna@example.com"),
+        ("😀 party", "party 😀"),
+    ],
+)
+def test_a_text_is_found_in_its_script(talk: Talk, said: str, question: str) -> None:
+    talk.session(("", said), ("", "something else altogether"), ("", "noch etwas ganz anderes 完全不同"))
+    hits = search(talk.subject.id, question).hits
+    assert hits and talk.texts[hits[0].id] == said
+    assert hits[0].scores.get("bm25", 0) > 0
+
+
+def test_what_was_not_said_is_not_found(talk: Talk) -> None:
+    talk.session(("", "我喜欢吃苹果"), ("", "Привет мир"), ("", "hello there"))
+    for question in ("香蕉", "пока", "goodbye", "ミカン"):
+        assert search(talk.subject.id, question).hits == []
+
+
+def test_endings_are_known_in_english_and_not_in_simple(talk: Talk) -> None:
+    talk.session(("", "we were refunding the payments"))
+    assert len(search(talk.subject.id, "refunds").hits) == 1
+    TenantSetting.objects.create(key="memory.language", value="simple")
+    talk.session(("", "there were refunds for the others"))
+    assert len(search(talk.subject.id, "refund").hits) <= 1  # by the unit from before
+    assert search(talk.subject.id, "the").hits  # simple has no stop words
+
+
+def test_a_blind_table_tells_no_words_and_differs_between_tenants(
+    tenant: Tenant, other_tenant: Tenant, subject: Subject
+) -> None:
+    stored = {}
+    for owner in (tenant, other_tenant):
+        with tenant_scope(owner.id):
+            TenantSetting.objects.create(key="memory.fulltext", value="blind")
+            of = subject if owner == tenant else subjects.resolve(external_id="eve")
+            Talk(of).session(("Tom", "canary canary 苹果 flies"))
+            (row,) = sql.rows("SELECT terms::text, term_count FROM memory_unit")
+            stored[owner.id] = row[0]
+            assert not [word for word in ("canari", "canary", "tom", "fli", "苹果", "苹") if word in row[0].lower()]
+            lexemes = dict(sql.rows("SELECT lexeme, positions FROM unnest((SELECT terms FROM memory_unit))"))
+            assert lexemes[words.blind("canari")] == [2, 3]  # positions are kept
+            assert len(lexemes) == row[1] == 6
+    first, second = stored.values()
+    assert not {part.split(":")[0] for part in first.split()} & {part.split(":")[0] for part in second.split()}
+
+
+def test_plain_and_blind_give_the_same_scores(scope: None, tenant: Tenant, subject: Subject) -> None:
+    said = [("Tom", "we fly to 東京 in May, to see the towers"), ("Ada", "towers again and again"), ("Tom", "no")]
+    talk = Talk(subject)
+    talk.session(*said)
+    plain = [(hit.seq, hit.score, hit.matched) for hit in search(subject.id, "Towers of 東京?", explain=True).hits]
+    Unit.objects.all().delete()
+    TenantSetting.objects.create(key="memory.fulltext", value="blind")
+    talk.session(*said)
+    blind = [(hit.seq, hit.score, hit.matched) for hit in search(subject.id, "Towers of 東京?", explain=True).hits]
+    assert plain == blind and len(plain) == 3
+    assert {"tower", "東京"} <= set(plain[0][2])
+
+
+def test_off_stores_no_words_and_says_that_it_finds_none(scope: None, subject: Subject) -> None:
+    TenantSetting.objects.create(key="memory.fulltext", value="off")
+    talk = Talk(subject)
+    talk.session(("Tom", "canary"))
+    unit = Unit.objects.get()
+    assert (unit.terms, unit.term_count) == (None, 0)
+    recall = search(subject.id, "canary")
+    assert recall.hits == []
+    assert recall.degraded_because == "no embedding model is configured, and full text is off"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ".join(f"w{n:x}" for n in range(20_000)),  # every word another
+        "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(70_000)),  # every pair another
+        "".join(chr(0x20000 + n * 7919 % 40_000) for n in range(70_000)),  # in four bytes
+        "x" * 100_000,
+        "a-b" * 25_000,
+        "/".join(f"p{n}" for n in range(20_000)),
+        "ﷺ" * 5_000,  # one character that is eighteen
+        "'\\ :*" * 10_000,
+        "same " * 20_000,
+    ],
+)
+def test_any_text_can_be_indexed(talk: Talk, text: str) -> None:
+    (message_id,) = talk.session(("Tom", text))
+    assert Unit.objects.get(id=message_id).term_count >= 1
+    assert len(search(talk.subject.id, "Tom").hits) == 1
+
+
+def test_a_long_question_is_asked_by_its_first_words(scope: None) -> None:
+    asked = words.asked(" ".join(f"word{n}" for n in range(500)), Wording("plain", "english"))
+    assert asked.readable == [f"word{n}" for n in range(QUESTION_LEXEMES_MAX)]
+
+
+@given(st.text(max_size=200).filter(lambda text: "\0" not in text and text.isprintable()))
+def test_folding_twice_changes_nothing_more(text: str) -> None:
+    once = words.folded(text)
+    assert words.folded(once) == once
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20)))
+def test_a_literal_holds_exactly_its_lexemes(lexemes: list[str]) -> None:
+    literal = words.literal((lexeme, [1, 2]) for lexeme in dict.fromkeys(lexemes))
+    found = sql.row("SELECT tsvector_to_array(%s::tsvector)", [literal])
+    assert found is not None and set(found[0]) == set(lexemes)
+
+
+def test_the_index_knows_as_much_of_a_text_as_the_limit_says(scope: None) -> None:
+    (made,) = words.terms(["a " * INDEXED_CHARS_MAX + "behind"], Wording("plain", "simple"))
+    assert made.words is not None and len(made.words) == INDEXED_CHARS_MAX and "behind" not in made.words
