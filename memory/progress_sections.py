@@ -115,7 +115,7 @@ def _section_of(line: str) -> str:
     field = FIELDS.get(" ".join(heading["words"].rstrip(":").split()).casefold(), "")
     if not field and len(heading["marks"]) <= SECTION_MARKS_MAX:
         raise Invalid(
-            f"“{heading['words'][:80]}” is no heading of a progress document. {WAY_OUT} Put it under one of them with ###.",
+            f"“{heading['words'][:80]}” is no heading of a progress document. {WAY_OUT} Put it below one, with ###.",
             field="/body",
         )
     return field
