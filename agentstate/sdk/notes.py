@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentstate.core import clock
-from agentstate.core.limits import ENTRY_BYTES_MAX, SUMMARISE_AT
+from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT
 from agentstate.sdk import summaries, window
 from agentstate.sdk.deferred import Deferred
 from agentstate.sdk.store import Claim, Entry, EntryKind, StepFinish, StepStart, Usage
@@ -130,9 +130,9 @@ class Notebook:
             return
         self._size += window.size_of(entry)
         self._window.append(entry)
-        kept = window.bounded(self._window)
-        if len(kept) < len(self._window):
-            self._window, self._size = kept, window.size_of(*kept)
+        if self._size.entries > SCRATCHPAD_ENTRIES_MAX or self._size.bytes > SCRATCHPAD_BYTES_MAX:
+            self._window = window.bounded(self._window)
+            self._size = window.size_of(*self._window)
 
     def _summary(self, plan: Plan, text: str, *, method: str, why: str) -> tuple[Entry, dict[str, Any]]:
         entry = summaries.entry_of(plan, self._number(), text)

@@ -27,7 +27,7 @@ def said(state: Path) -> str:
     """What a tiny bench prints: many processes, so it is run once."""
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment |= {"AGENTSTATE_STATE_DIR": str(state), "AGENTSTATE_NO_VENV": "1"}
-    command = [sys.executable, "manage.py", "bench", "--tiny", "--only=steps", "--only=frames"]
+    command = [sys.executable, "manage.py", "bench", "--tiny", "--only=steps", "--only=append", "--only=frames"]
     done = subprocess.run(
         command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240
     )
@@ -39,6 +39,7 @@ def test_every_figure_stands_beside_its_target(said: str) -> None:
     names = [found["name"].strip() for line in said.splitlines() if (found := LINE.match(line))]
     assert "step, 2 KB state, alone / floor" in names
     assert "step, 50 KB state, 2 processes / floor" in names
+    assert "append of 1 KB to the scratchpad, p95" in names
     assert "200 steps that add 2 KB each: frames" in names
     shares = re.findall(r"where a step of \S+ KB goes, ms: codec [\d.]+, engine [\d.]+, sql [\d.]+, commit", said)
     assert len(shares) == 2

@@ -43,7 +43,7 @@ def test_pages_are_readable_by_everybody_at_every_width(
             page.evaluate(Axe().axe_script)
             page.evaluate(OPEN_ALL)
             for theme, width in LOOKS if SHOTS else LOOKS[:4]:
-                _look(page, f"{name}-{theme}-{width}", path, theme=theme, width=width)
+                look(page, f"{name}-{theme}-{width}", path, theme=theme, width=width)
             assert not complaints, f"{path}: {complaints}"
 
 
@@ -108,7 +108,7 @@ def one_of_each(world: World, base: str) -> list[tuple[str, str]]:
     return list(wanted.items())
 
 
-def _look(page: Page, name: str, path: str, *, theme: Any, width: int) -> None:
+def look(page: Page, name: str, path: str, *, theme: Any, width: int) -> None:
     where = f"{path} ({theme}, {width} px)"
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)

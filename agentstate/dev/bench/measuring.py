@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agentstate.dev.bench import http_steps, options, starts, steps, takeover, tenant, volume
+from agentstate.dev.bench import appending, http_steps, options, starts, steps, takeover, tenant, volume
 from agentstate.dev.bench.report import Line, summary
 
 Size = str  # tiny (the test of the bench itself), quick, normal, full
@@ -31,6 +31,7 @@ class Item:
 
 ITEMS = (
     Item("steps", lambda size, _: steps.measure(STEPS[size])),
+    Item("append", lambda size, _: appending.measure(times=50 * TIMES[size])),
     Item("http", lambda size, token: http_steps.measure(token, times=20 * TIMES[size])),
     Item("starts", lambda size, token: starts.measure(token, times=TIMES[size])),
     Item("takeover", lambda size, _: takeover.measure(times=max(1, TIMES[size] // 2))),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-ITEMS = ("steps", "http", "starts", "takeover", "frames", "compaction")
+ITEMS = ("steps", "append", "http", "starts", "takeover", "frames", "compaction")
 SIZES = {
     "quick": "fewer rounds: a few minutes",
     "full": "a million frames for compaction",

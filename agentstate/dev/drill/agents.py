@@ -28,7 +28,7 @@ register("call.answered", "the answer / the turn that records it")
 
 RETRIES = 2
 NOTE_BYTES = 10_000
-NOTES = 40  # together more than the scratchpad keeps
+NOTES = 60  # together more than the scratchpad keeps, what is not durable yet included
 
 
 def _send(tool: str, case: str, *, key: str) -> Json:
@@ -94,7 +94,8 @@ def drill(case: str, effect: str, timing: str) -> Json:
     found = None
     if effect == "notes":
         for number in range(NOTES):
-            st.note(b85encode(Random(number).randbytes(NOTE_BYTES)).decode())  # noqa: S311 (incompressible)
+            text = b85encode(Random(number).randbytes(NOTE_BYTES)).decode()  # noqa: S311 (incompressible)
+            st.note(text, important=True)  # or it would be summarised
         time.sleep(PAUSE_S)  # they are shown, and no turn has made them durable yet
     elif effect != "pure":
         found = TOOLS[f"{effect}.{timing}"](case)
