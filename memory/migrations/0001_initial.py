@@ -41,52 +41,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="Injection",
-            fields=[
-                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
-                (
-                    "id",
-                    models.UUIDField(
-                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
-                    ),
-                ),
-                ("run_id", models.UUIDField(null=True)),
-                ("step_seq", models.IntegerField(null=True)),
-                ("call_id", models.UUIDField()),
-                ("session_id", models.UUIDField(null=True)),
-                ("subject_id", models.UUIDField(null=True)),
-                ("part", models.CharField(max_length=10)),
-                ("source", models.CharField(max_length=8)),
-                ("source_id", models.UUIDField()),
-                ("version", models.IntegerField(default=1)),
-                ("position", models.SmallIntegerField()),
-                ("score", models.FloatField(null=True)),
-                ("scores", models.JSONField(default=dict)),
-                ("tokens", models.IntegerField()),
-                ("masked", models.BooleanField(default=False)),
-                ("at", models.DateTimeField()),
-            ],
-            options={
-                "abstract": False,
-                "indexes": [
-                    models.Index(fields=["run_id", "step_seq"], name="memory_injection_step"),
-                    models.Index(fields=["source_id", "-id"], name="memory_injection_source"),
-                    models.Index(fields=["subject_id"], name="memory_injection_subject"),
-                    models.Index(fields=["session_id", "-id"], name="memory_injection_session"),
-                ],
-                "constraints": [
-                    agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, DELETE", name="memory_injection_rls"
-                    ),
-                    models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_injection_tenant_id"),
-                    models.CheckConstraint(
-                        condition=models.Q(("source__in", ("message", "item", "summary", "prompt", "progress"))),
-                        name="memory_injection_source",
-                    ),
-                ],
-            },
-        ),
-        migrations.CreateModel(
             name="OwnerKey",
             fields=[
                 ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
@@ -106,40 +60,6 @@ class Migration(migrations.Migration):
                         condition=models.Q(("destroyed_at", None), ("wrapped", b""), _connector="OR"),
                         name="memory_ownerkey_destroyed",
                     ),
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="Progress",
-            fields=[
-                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
-                (
-                    "id",
-                    models.UUIDField(
-                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
-                    ),
-                ),
-                ("audit_head", models.BinaryField(db_default=b"", default=bytes)),
-                ("audit_seq", models.IntegerField(db_default=0, default=0, editable=False)),
-                ("key", models.CharField(max_length=200)),
-                ("agent", models.CharField(blank=True, default="", max_length=200)),
-                ("subject_id", models.UUIDField(null=True)),
-                ("version", models.IntegerField(default=0)),
-                ("created_at", models.DateTimeField()),
-                ("updated_at", models.DateTimeField()),
-            ],
-            options={
-                "abstract": False,
-                "indexes": [
-                    models.Index(fields=["subject_id"], name="memory_progress_subject"),
-                    models.Index(fields=["tenant_id", "-updated_at"], name="memory_progress_recent"),
-                ],
-                "constraints": [
-                    agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, UPDATE, DELETE", name="memory_progress_rls"
-                    ),
-                    models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_progress_tenant_id"),
-                    models.UniqueConstraint(fields=("tenant_id", "key"), name="memory_progress_key"),
                 ],
             },
         ),
@@ -384,6 +304,39 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Progress",
+            fields=[
+                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("audit_head", models.BinaryField(db_default=b"", default=bytes)),
+                ("audit_seq", models.IntegerField(db_default=0, default=0, editable=False)),
+                ("key", models.CharField(max_length=200)),
+                ("agent", models.CharField(blank=True, default="", max_length=200)),
+                ("version", models.IntegerField(default=0)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                (
+                    "subject",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="memory.subject",
+                    ),
+                ),
+            ],
+            options={
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
             name="Item",
             fields=[
                 ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
@@ -442,6 +395,46 @@ class Migration(migrations.Migration):
                     "subject",
                     models.ForeignKey(
                         db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="memory.subject",
+                    ),
+                ),
+            ],
+            options={
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
+            name="Injection",
+            fields=[
+                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("run_id", models.UUIDField(null=True)),
+                ("step_seq", models.IntegerField(null=True)),
+                ("call_id", models.UUIDField()),
+                ("session_id", models.UUIDField(null=True)),
+                ("part", models.CharField(max_length=10)),
+                ("source", models.CharField(max_length=8)),
+                ("source_id", models.UUIDField()),
+                ("version", models.IntegerField(default=1)),
+                ("position", models.SmallIntegerField()),
+                ("score", models.FloatField(null=True)),
+                ("scores", models.JSONField(default=dict)),
+                ("tokens", models.IntegerField()),
+                ("masked", models.BooleanField(default=False)),
+                ("at", models.DateTimeField()),
+                (
+                    "subject",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to="memory.subject",
@@ -514,7 +507,6 @@ class Migration(migrations.Migration):
                         default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                ("subject_id", models.UUIDField()),
                 ("level", models.CharField(max_length=8)),
                 ("from_seq", models.IntegerField(default=0)),
                 ("to_seq", models.IntegerField(default=0)),
@@ -537,6 +529,16 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to="memory.session",
+                    ),
+                ),
+                (
+                    "subject",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="memory.subject",
                     ),
                 ),
             ],
@@ -1003,6 +1005,34 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="progress",
+            index=models.Index(fields=["subject"], name="memory_progress_subject"),
+        ),
+        migrations.AddIndex(
+            model_name="progress",
+            index=models.Index(fields=["tenant_id", "-updated_at"], name="memory_progress_recent"),
+        ),
+        migrations.AddConstraint(
+            model_name="progress",
+            constraint=agentstate.tenants.security.RowSecurity(
+                grants="SELECT, INSERT, UPDATE, DELETE", name="memory_progress_rls"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="progress",
+            constraint=models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_progress_tenant_id"),
+        ),
+        migrations.AddConstraint(
+            model_name="progress",
+            constraint=models.UniqueConstraint(fields=("tenant_id", "key"), name="memory_progress_key"),
+        ),
+        migrations.AddConstraint(
+            model_name="progress",
+            constraint=agentstate.tenants.security.TenantFK(
+                field="subject", name="memory_progress_of_subject", on_delete="CASCADE", to="memory_subject"
+            ),
+        ),
+        migrations.AddIndex(
             model_name="item",
             index=models.Index(fields=["subject", "status", "-updated_at"], name="memory_item_of_subject"),
         ),
@@ -1091,6 +1121,45 @@ class Migration(migrations.Migration):
                 columns=["id", "tenant_id", "status", "expires_at", "subject_id"], name="memory_item_sweeper"
             ),
         ),
+        migrations.AddIndex(
+            model_name="injection",
+            index=models.Index(fields=["run_id", "step_seq"], name="memory_injection_step"),
+        ),
+        migrations.AddIndex(
+            model_name="injection",
+            index=models.Index(fields=["source_id", "-id"], name="memory_injection_source"),
+        ),
+        migrations.AddIndex(
+            model_name="injection",
+            index=models.Index(fields=["subject"], name="memory_injection_subject"),
+        ),
+        migrations.AddIndex(
+            model_name="injection",
+            index=models.Index(fields=["session_id", "-id"], name="memory_injection_session"),
+        ),
+        migrations.AddConstraint(
+            model_name="injection",
+            constraint=agentstate.tenants.security.RowSecurity(
+                grants="SELECT, INSERT, DELETE", name="memory_injection_rls"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="injection",
+            constraint=models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_injection_tenant_id"),
+        ),
+        migrations.AddConstraint(
+            model_name="injection",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("source__in", ("message", "item", "summary", "prompt", "progress"))),
+                name="memory_injection_source",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="injection",
+            constraint=agentstate.tenants.security.TenantFK(
+                field="subject", name="memory_injection_of_subject", on_delete="CASCADE", to="memory_subject"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="author",
             constraint=agentstate.tenants.security.RowSecurity(
@@ -1139,7 +1208,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="summary",
-            index=models.Index(fields=["subject_id", "level", "-created_at"], name="memory_summary_subject"),
+            index=models.Index(fields=["subject", "level", "-created_at"], name="memory_summary_subject"),
         ),
         migrations.AddConstraint(
             model_name="summary",
@@ -1162,6 +1231,12 @@ class Migration(migrations.Migration):
             model_name="summary",
             constraint=agentstate.tenants.security.TenantFK(
                 field="session", name="memory_summary_session", on_delete="CASCADE", to="memory_session"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="summary",
+            constraint=agentstate.tenants.security.TenantFK(
+                field="subject", name="memory_summary_of_subject", on_delete="CASCADE", to="memory_subject"
             ),
         ),
         migrations.AddIndex(

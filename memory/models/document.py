@@ -13,7 +13,9 @@ class Progress(Audited, TenantModel):
 
     key = models.CharField(max_length=200)  # the session's key, or a task's name
     agent = models.CharField(max_length=200, default="", blank=True)
-    subject_id = models.UUIDField(null=True)  # whose it is; erased with them
+    subject = models.ForeignKey(
+        "memory.Subject", null=True, on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="+"
+    )  # whose it is; erased with them
     version = models.IntegerField(default=0)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
@@ -22,9 +24,10 @@ class Progress(Audited, TenantModel):
         constraints = [
             *TenantModel.Meta.constraints,
             models.UniqueConstraint(fields=["tenant_id", "key"], name="memory_progress_key"),
+            TenantFK(name="memory_progress_of_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
         ]
         indexes = [
-            models.Index(fields=["subject_id"], name="memory_progress_subject"),  # erasure
+            models.Index(fields=["subject"], name="memory_progress_subject"),  # erasure
             models.Index(fields=["tenant_id", "-updated_at"], name="memory_progress_recent"),  # the list
         ]
 

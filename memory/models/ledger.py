@@ -20,7 +20,9 @@ class Injection(TenantModel):
     step_seq = models.IntegerField(null=True)
     call_id = models.UUIDField()  # one context.build or recall; the rows of a call share it
     session_id = models.UUIDField(null=True)
-    subject_id = models.UUIDField(null=True)  # null: a prompt belongs to nobody
+    subject = models.ForeignKey(
+        "memory.Subject", null=True, on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="+"
+    )  # null: a prompt belongs to nobody
     part = models.CharField(max_length=10)  # of the context: pinned, summary, recalled, tail, prompt, progress
     source = models.CharField(max_length=8)
     source_id = models.UUIDField()
@@ -37,11 +39,13 @@ class Injection(TenantModel):
             RowSecurity(name="memory_injection_rls", grants="SELECT, INSERT, DELETE"),
             models.UniqueConstraint(fields=["tenant_id", "id"], name="memory_injection_tenant_id"),
             models.CheckConstraint(condition=Q(source__in=SOURCES), name="memory_injection_source"),
+            # A call that began before its subject was erased must not record afterwards.
+            TenantFK(name="memory_injection_of_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
         ]
         indexes = [
             models.Index(fields=["run_id", "step_seq"], name="memory_injection_step"),  # what a step was given
             models.Index(fields=["source_id", "-id"], name="memory_injection_source"),  # where an item was used
-            models.Index(fields=["subject_id"], name="memory_injection_subject"),  # erasure
+            models.Index(fields=["subject"], name="memory_injection_subject"),  # erasure
             models.Index(fields=["session_id", "-id"], name="memory_injection_session"),  # the session's page
         ]
 

@@ -125,7 +125,9 @@ class Message(TenantModel):
 class Summary(TenantModel):
     """A shorter telling of messages or of other summaries; immutable, the newest of its level and range counts."""
 
-    subject_id = models.UUIDField()
+    subject = models.ForeignKey(
+        "memory.Subject", on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="+"
+    )
     session = models.ForeignKey(
         "memory.Session", null=True, on_delete=models.CASCADE, db_constraint=False, related_name="+"
     )
@@ -147,9 +149,11 @@ class Summary(TenantModel):
             models.UniqueConstraint(fields=["tenant_id", "id"], name="memory_summary_tenant_id"),
             models.CheckConstraint(condition=Q(level__in=LEVELS), name="memory_summary_level"),
             TenantFK(name="memory_summary_session", field="session", to="memory_session", on_delete="CASCADE"),
+            # One over several sessions has none: whoever writes it while its subject is erased must fail.
+            TenantFK(name="memory_summary_of_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
         ]
         indexes = [
             # The running summary of a session, and its segments.
             models.Index(fields=["session", "level", "-to_seq"], condition=Q(stale=False), name="memory_summary_new"),
-            models.Index(fields=["subject_id", "level", "-created_at"], name="memory_summary_subject"),
+            models.Index(fields=["subject", "level", "-created_at"], name="memory_summary_subject"),
         ]
