@@ -9,10 +9,12 @@ without knowing where it begins.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import unicodedata
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,7 +86,9 @@ def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
     prepared = [_prepared(text) for text in texts]
     if how.mode == "plain":
         return [Terms(words, literal(pairs)) for words, pairs in prepared]
-    return [Terms("", literal(_blinded(found))) for found in _lexemes(prepared, how.config)]
+    blinded = _blinding()
+    found = _lexemes(prepared, how.config)
+    return [Terms("", literal((blinded(lexeme), positions) for lexeme, positions in one)) for one in found]
 
 
 def asked(question: str, how: Wording) -> AskedWords:
@@ -93,13 +97,12 @@ def asked(question: str, how: Wording) -> AskedWords:
         return AskedWords([], [], is_off=True)
     (found,) = _lexemes([_prepared(question)], how.config)
     readable = [lexeme for lexeme, _ in found[:QUESTION_LEXEMES_MAX]]
-    return AskedWords([blind(lexeme) for lexeme in readable] if how.mode == "blind" else readable, readable)
+    return AskedWords(list(map(_blinding(), readable)) if how.mode == "blind" else readable, readable)
 
 
 def blind(lexeme: str) -> str:
-    """The same for ever in one tenant, and another in every other."""
-    digest = keyring.hmac(current_tenant(), b"memory.lexeme\0" + lexeme.encode())
-    return urlsafe_b64encode(digest[:BLIND_BYTES]).decode()
+    """What stands for this lexeme in a blind table of this tenant."""
+    return _blinding()(lexeme)
 
 
 def folded(text: str) -> str:
@@ -159,8 +162,15 @@ def _lexemes(prepared: Sequence[tuple[str, Lexemes]], config: str) -> list[Lexem
     return found
 
 
-def _blinded(lexemes: Lexemes) -> Lexemes:
-    return [(blind(lexeme), positions) for lexeme, positions in lexemes]
+def _blinding() -> Callable[[str], str]:
+    """Lexeme -> what stands for it: the same for ever in one tenant, and another in every other."""
+    key = keyring.hmac(current_tenant(), b"memory.lexemes")
+
+    def blinded(lexeme: str) -> str:
+        digest = hmac.digest(key, lexeme.encode(), hashlib.sha256)
+        return urlsafe_b64encode(digest[:BLIND_BYTES]).decode()
+
+    return blinded
 
 
 def _quoted(lexeme: str) -> str:
