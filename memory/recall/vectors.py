@@ -50,10 +50,11 @@ staged AS (
     SET model = excluded.model, vector = excluded.vector, count = excluded.count, body = excluded.body)
 SELECT count(*) FROM held"""
 _SWAP = """
-WITH taken AS (
-  DELETE FROM memory_unitstaged WHERE unit_id IN (
-    SELECT unit_id FROM memory_unitstaged WHERE model = %(model)s ORDER BY unit_id LIMIT %(limit)s FOR UPDATE)
-  RETURNING unit_id, subject_id, vector, count, body),
+WITH picked AS MATERIALIZED (
+  SELECT unit_id FROM memory_unitstaged WHERE model = %(model)s ORDER BY unit_id LIMIT %(limit)s FOR UPDATE),
+taken AS (
+  DELETE FROM memory_unitstaged s USING picked WHERE s.unit_id = picked.unit_id
+  RETURNING s.unit_id, s.subject_id, s.vector, s.count, s.body),
 moved AS (UPDATE memory_unit u SET model = %(model)s, vector = t.vector FROM taken t WHERE u.id = t.unit_id),
 tokens AS (
   INSERT INTO memory_unittokens (unit_id, subject_id, model, count, body)

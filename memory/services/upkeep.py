@@ -76,9 +76,9 @@ def step(
     row.state = "failed" if progressed.failed else "idle" if progressed.is_over else "running"
     row.error = progressed.failed
     row.moved_at = now()
+    row.cursor = "" if progressed.is_over else progressed.cursor  # after a failure it may hold how long to wait
     if not progressed.failed:
         row.done += progressed.done
-        row.cursor = "" if progressed.is_over else progressed.cursor
     if progressed.is_over:
         row.finished_at = row.moved_at
     row.save()
