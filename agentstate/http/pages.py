@@ -35,7 +35,7 @@ class TenantRequest(HttpRequest):
 
 
 def tenant_page(
-    verb: str = "runs.read",
+    verb: str = "runs.read", *, scoped: bool = True
 ) -> Callable[
     [Callable[Concatenate[TenantRequest, P], HttpResponse]],
     Callable[Concatenate[HttpRequest, str, P], HttpResponse],
@@ -43,7 +43,8 @@ def tenant_page(
     """Decorates view(request, ...) of /t/<tenant>/...; sets request.actor and request.tenant.
 
     A GET reads inside the tenant's scope and is rendered after it. A POST is not in a scope: services open their own
-    durable transaction, and the view opens a scope for what it shows afterwards.
+    durable transaction, and the view opens a scope for what it shows afterwards. `scoped=False`: neither is a GET,
+    because its view asks somebody outside (a model) before it reads.
     """
 
     def decorate(view: Callable[Concatenate[TenantRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
@@ -52,7 +53,7 @@ def tenant_page(
             if not request.user.is_authenticated:
                 return redirect_to_login(request)
             entered = enter(request, tenant, verb=verb)
-            if request.method in ("GET", "HEAD"):
+            if scoped and request.method in ("GET", "HEAD"):
                 with tenant_scope(entered.tenant.id):
                     return view(entered, *args, **kwargs)
             return view(entered, *args, **kwargs)

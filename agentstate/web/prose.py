@@ -21,6 +21,8 @@ TAGS = {"p", "em", "strong", "a", "code", "pre", "blockquote", "ul", "ol", "li",
 TAGS |= {f"h{level}" for level in range(2, 7)}
 TAG = re.compile(r"(<[^>]*>)")
 WORD = re.compile(r"\w+|\s+|[^\w\s]")
+SAYS = re.compile(r"\w")
+ALIKE_MIN = 0.3  # of the longer text's words; below it the two texts stand beside each other
 WORDS_MAX = 4_000  # of both texts together; above it the whole texts stand for the change
 TOP_LEVEL = 2  # the page's own title is the h1
 
@@ -72,17 +74,38 @@ def changes(before: str, after: str, *, side: str = "") -> SafeString:
             continue
         if old and side != "after":
             parts.append(f"<del>{visible(old)}</del>")
+        if old and new and not side:
+            parts.append(" ")
         if new and side != "before":
             parts.append(f"<ins>{visible(new)}</ins>")
     return mark_safe("".join(parts))  # noqa: S308  every piece went through visible()
 
 
 def _pieces(before: str, after: str) -> list[tuple[str, str, str]]:
+    """Runs of words that are equal or not. Texts with little in common are not cut up: one stands for the other."""
     old, new = WORD.findall(before), WORD.findall(after)
     if len(old) + len(new) > WORDS_MAX:
         return [("equal" if before == after else "replace", before, after)]
     matcher = SequenceMatcher(None, old, new, autojunk=False)
-    return [(op, "".join(old[a:b]), "".join(new[c:d])) for op, a, b, c, d in matcher.get_opcodes()]
+    pieces: list[tuple[str, str, str]] = [
+        (op, "".join(old[a:b]), "".join(new[c:d])) for op, a, b, c, d in matcher.get_opcodes()
+    ]
+    kept = sum(len(piece[1].split()) for piece in pieces if piece[0] == "equal" and SAYS.search(piece[1]))
+    if before and after and kept < ALIKE_MIN * max(len(before.split()), len(after.split())):
+        return [("replace", before, after)]
+    return _joined(pieces)
+
+
+def _joined(pieces: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Two changes with nothing but a space or a sign between them are read as one."""
+    joined: list[tuple[str, str, str]] = []
+    for place, (op, old, new) in enumerate(pieces):
+        is_gap = op == "equal" and not SAYS.search(old) and 0 < place < len(pieces) - 1
+        if joined and joined[-1][0] != "equal" and (is_gap or op != "equal"):
+            joined[-1] = ("replace", joined[-1][1] + old, joined[-1][2] + new)
+        else:
+            joined.append((op, old, new))
+    return joined
 
 
 def marked(text: str, words: Collection[str]) -> SafeString:

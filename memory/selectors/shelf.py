@@ -14,6 +14,7 @@ from agentstate.core.ids import public_id
 from agentstate.core.limits import NAME_CHARS_MAX
 from agentstate.http import cursors
 from agentstate.tenants.scope import current_tenant
+from memory import facts
 from memory.models import Item, ItemRevision
 from memory.selectors.opening import Words
 from memory.states import ItemStatus
@@ -46,6 +47,7 @@ class ItemRow:
     kind: str
     namespace: str
     fact_kind: str
+    facts_problem: str  # why its facts are shown as they were stored
     status: str
     pinned: bool
     importance: float
@@ -92,7 +94,7 @@ def read_filter(query: Mapping[str, str]) -> ItemFilter:
 
 def page(subject_id: UUID, wanted: ItemFilter, words: Words, *, after: str = "", rows_max: int = 50) -> Items:
     """One read. Index: memory_item_of_subject. Raises: Invalid(field="after")."""
-    found = _narrowed(with_words().filter(subject_id=subject_id), wanted)
+    found = narrowed(with_words().filter(subject_id=subject_id), wanted)
     scope = f"{current_tenant()}:{subject_id}:items:{wanted}"
     order = ("-pinned", "-updated_at", "-id")
     rows = cursors.page(found, order=order, after=after, scope=scope, rows_max=rows_max)
@@ -110,7 +112,7 @@ def with_words() -> Any:
     return Item.objects.annotate(text=Subquery(newest.values("text")[:1]), facts=Subquery(newest.values("facts")[:1]))
 
 
-def _narrowed(found: Any, wanted: ItemFilter) -> Any:
+def narrowed(found: Any, wanted: ItemFilter) -> Any:
     if wanted.kind:
         found = found.filter(kind=wanted.kind)
     if wanted.namespace:
@@ -122,11 +124,14 @@ def _narrowed(found: Any, wanted: ItemFilter) -> Any:
 
 def row_of(item: Any, words: Words) -> ItemRow:
     place = f"{item.id}:{item.version}"
+    stored = words.json("memory_itemrevision", f"{place}:facts", item.facts)
+    read = facts.read(item.fact_kind, item.schema_version, stored)
     return ItemRow(
         text=words.text("memory_itemrevision", f"{place}:text", item.text),
-        facts=words.json("memory_itemrevision", f"{place}:facts", item.facts),
+        facts=read.facts,
+        facts_problem=read.problem,
         **{name: getattr(item, name) for name in _PLAIN},
     )
 
 
-_PLAIN = [name for name in ItemRow.__dataclass_fields__ if name not in ("text", "facts")]
+_PLAIN = [name for name in ItemRow.__dataclass_fields__ if name not in ("text", "facts", "facts_problem")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from agentstate.core.errors import DomainError
@@ -52,3 +53,12 @@ def number(text: str) -> int | None:
     """A whole number as people type it: 8192, 8,192 or 8 192. None for anything else."""
     digits = text.replace(",", "").replace(" ", "").replace("\u202f", "")
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+
+
+def moment(text: str) -> datetime | None:
+    """A moment as datetime-local fields send it, in UTC; None for what cannot be read."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -18,17 +18,16 @@ from memory.selectors.shelf import ItemRow
 from memory.views import forms
 
 
-@require_GET
-@tenant_page("runs.read")
-def item_page(request: TenantRequest, subject: str, item: str) -> HttpResponse:
+def reading_page(request: TenantRequest, subject: str, item: str) -> HttpResponse:
+    """The memory as everybody sees it who may not change it, or when there is nothing to change."""
     row, words = directory.find(subject)
     found = history.item(row.id, item, words)
     if request.GET.get("format") == "json":
         return _json(row, found, words)
-    return show(request, "memory/item.html", {**_head(row, found, words), **_old(request, found, words)})
+    return show(request, "memory/item.html", {**head(row, found, words), **_old(request, found, words)})
 
 
-def _head(row: SubjectRow, found: ItemRow, words: Words) -> dict[str, object]:
+def head(row: SubjectRow, found: ItemRow, words: Words) -> dict[str, object]:
     used = usage.of(found.id)
     runs = standing.of(used.run_ids)
     return {
@@ -73,6 +72,8 @@ def compare(request: TenantRequest, subject: str, item: str) -> HttpResponse:
         "history": history.of(found, words),
         "a": a,
         "b": b,
+        "next_version": found.version + 1,
+        "form": forms.fresh(),
         "pair": [a, b] if a.version != b.version else [a],
         "standing_a": _standing(a),
         "standing_b": _standing(b),

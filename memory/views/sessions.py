@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
 from uuid import UUID
 
 from django.contrib import messages as notes
@@ -17,7 +16,7 @@ from agentstate.core.limits import NAME_CHARS_MAX, UNDO_MESSAGES_MAX
 from agentstate.http.pages import TenantRequest, see_other, show, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
-from memory.selectors import conversation, directory, ledger
+from memory.selectors import conversation, directory, ledger, review
 from memory.selectors import sessions as selector
 from memory.selectors.sessions import SessionRow
 from memory.services import messages
@@ -46,6 +45,7 @@ def sessions(request: TenantRequest) -> HttpResponse:
     context: dict[str, object] = {
         "section": "memories",
         "tab": "sessions",
+        "waiting": 0 if subject else review.pending_count(),
         "found": page,
         "names": directory.names(row.subject_id for row in page.rows),
         "asked": asked,
@@ -67,7 +67,7 @@ def _latest(state: str, agent: str, after: str) -> selector.Sessions:
 def session_page(request: TenantRequest, session: str) -> HttpResponse:
     shown = conversation.find(session)
     row = shown.session
-    since, until = _moment(request.GET.get("since", "")), _moment(request.GET.get("until", ""))
+    since, until = forms.moment(request.GET.get("since", "")), forms.moment(request.GET.get("until", ""))
     first = forms.number(request.GET.get("from", "")) or 0
     window = conversation.window(shown, first=first, since=since, until=until)
     if request.GET.get("format") == "json":
@@ -179,12 +179,3 @@ def _address(request: TenantRequest, session: str) -> str:
 
 def _name(text: str) -> str:
     return text.strip()[:NAME_CHARS_MAX].replace("\0", "")
-
-
-def _moment(text: str) -> datetime | None:
-    """A moment as datetime-local fields send it, in UTC; what cannot be read does not filter."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -16,7 +16,7 @@ from agentstate.core.limits import SUBJECT_CAP_BYTES_MAX, SUBJECT_CAP_BYTES_MIN
 from agentstate.http.pages import TenantRequest, see_other, show, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
-from memory.selectors import directory, shelf, usage
+from memory.selectors import conversation, directory, review, shelf, usage
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
 from memory.services import subjects as service
@@ -24,6 +24,7 @@ from memory.services.subjects import AliasIn
 from memory.views import forms
 from memory.views.forms import Form
 
+SESSIONS_SHOWN = 5
 NAMES = ("name", "external_id", "alias_kind", "alias")
 
 
@@ -41,6 +42,7 @@ def subjects(request: TenantRequest) -> HttpResponse:
     context: dict[str, object] = {
         "section": "memories",
         "tab": "subjects",
+        "waiting": review.pending_count(),
         "found": page,
         "asked": asked,
         "first_page": not request.GET.get("after"),
@@ -98,6 +100,8 @@ def subject_page(request: TenantRequest, subject: str) -> HttpResponse:
         "items": items,
         "uses": usage.counts([item.id for item in items.rows]),
         "aliases": directory.aliases_of(row.id, words),
+        "sessions": conversation.newest_of(row.id, words, rows_max=SESSIONS_SHOWN),
+        "proposals": review.pending_count(row.id),
         "kinds": shelf.KINDS,
         "states": shelf.STATES,
         "first_page": not request.GET.get("after"),

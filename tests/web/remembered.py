@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from agentstate.core import clock
 from agentstate.core.ids import public_id
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
-from memory.services import messages, sessions, subjects
+from memory.services import items, messages, progress, prompts, proposals, sessions, subjects
+from memory.services.items import NewItem
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
 
@@ -33,6 +35,36 @@ class Remembered:
             aliases = [AliasIn("email", email)] if email else []
             made = subjects.resolve(external_id=external_id, aliases=aliases, name=name, actor=self.actor)
         return public_id("subject", made.id)
+
+    def item(self, subject: str, text: str, **more: Any) -> str:
+        with tenant_scope(self.tenant_id):
+            kept = items.remember(UUID(hex=subject[8:]), NewItem(text, **more), actor=self.actor, reason="said so")
+            assert kept.item is not None
+        return public_id("item", kept.item.id)
+
+    def propose(self, subject: str, item: str, text: str = "Never phone before 8:00") -> str:
+        with tenant_scope(self.tenant_id):
+            made = proposals.propose(
+                UUID(hex=subject[8:]),
+                act="update",
+                new=NewItem(text),
+                item_id=UUID(hex=item[5:]),
+                method="rules",
+                confidence=0.8,
+                why="she said so",
+                actor=self.actor,
+            )
+            assert made.proposal is not None
+        return public_id("proposal", made.proposal.id)
+
+    def progress(self, key: str, body: str) -> str:
+        with tenant_scope(self.tenant_id):
+            written = progress.write(key, body, agent="research-notes", actor=self.actor, reason="end of the run")
+        return written.progress.public_id
+
+    def prompt(self, agent: str, body: str) -> str:
+        with tenant_scope(self.tenant_id):
+            return prompts.write(agent, body, actor=self.actor, reason="as agreed").public_id
 
     def session(self, subject: str, key: str = "mail-91", *, said: int = 0, title: str = "") -> str:
         with tenant_scope(self.tenant_id):

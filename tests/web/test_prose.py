@@ -50,10 +50,18 @@ def test_a_deeply_nested_text_ends() -> None:
 
 def test_changes_are_told_word_by_word_and_escaped() -> None:
     before, after = "Never phone before 10:00", "Never phone before 11:00 <b>"
-    assert prose.changes(before, after) == ("Never phone before <del>10</del><ins>11</ins>:00<ins> &lt;b&gt;</ins>")
+    assert prose.changes(before, after) == "Never phone before <del>10</del> <ins>11</ins>:00<ins> &lt;b&gt;</ins>"
     assert prose.changes(before, after, side="before") == "Never phone before <del>10</del>:00"
     assert "<del>" not in prose.changes(before, after, side="after")
     assert "<ins>" not in prose.changes("same", "same") and prose.changes("", "") == ""
+
+
+def test_texts_with_little_in_common_are_not_cut_into_words() -> None:
+    html = prose.changes("Never phone before 10:00.", "May be phoned from 8:00 on.")
+    assert html == "<del>Never phone before 10:00.</del> <ins>May be phoned from 8:00 on.</ins>"
+    near = prose.changes("We sent one red lamp by post today", "We sent two blue lamps by post today")
+    assert near == "We sent <del>one red lamp</del> <ins>two blue lamps</ins> by post today"
+    assert prose.changes("", "new") == "<ins>new</ins>" and prose.changes("old", "") == "<del>old</del>"
 
 
 def test_a_comparison_of_long_texts_is_bounded() -> None:

@@ -31,6 +31,18 @@ def text_marked(text: str, words: Collection[str]) -> SafeString:
 
 
 @register.filter
+def facts_line(found: object) -> SafeString:
+    """Facts in a row of a list: what they hold, without names that hold nothing."""
+    if not isinstance(found, dict):
+        return values.visible("")
+    plain = [
+        (str(name).replace("_", " "), part) for name, part in found.items() if part not in (None, "", False, [], {})
+    ]
+    told = ", ".join(name if part is True else f"{name} {values.short(part, chars=60)}" for name, part in plain)
+    return values.visible(values.redact_text(told.replace('"', "")))
+
+
+@register.filter
 def of_bytes(count: int, cap: int) -> str:
     return f"{count:,} of {cap:,} bytes"
 
