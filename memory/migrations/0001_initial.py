@@ -1208,6 +1208,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="summary",
+            index=models.Index(fields=["session", "level", "to_seq"], name="memory_summary_so_far"),
+        ),
+        migrations.AddIndex(
+            model_name="summary",
             index=models.Index(fields=["subject", "level", "-created_at"], name="memory_summary_subject"),
         ),
         migrations.AddConstraint(

@@ -155,5 +155,7 @@ class Summary(TenantModel):
         indexes = [
             # The running summary of a session, and its segments.
             models.Index(fields=["session", "level", "-to_seq"], condition=Q(stale=False), name="memory_summary_new"),
+            # What was told of a session up to a place, replaced ones included.
+            models.Index(fields=["session", "level", "to_seq"], name="memory_summary_so_far"),
             models.Index(fields=["subject", "level", "-created_at"], name="memory_summary_subject"),
         ]
