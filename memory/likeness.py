@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agentstate.core.extract import UNSPACED, sentences_of
-from memory.wording import FILLERS, FRAMING, NEGATIONS, NUMERALS, PREPOSITIONS, QUALIFIERS, REPORTED
+from memory.wording import FILLERS, FRAMING, HEDGES, NEGATIONS, NUMERALS, OTHERS, PREPOSITIONS, QUALIFIERS, REPORTED
 
 NEAR_MIN = 0.8  # share of the longer statement's words
 COVERED_MIN = 0.6  # share of a clause's words that a restatement goes through from its beginning
@@ -23,11 +23,28 @@ LOOSELY_MIN = 0.75  # the same when it leaves a word out in between
 
 TOKEN = re.compile(r"[^\W_]+(?:[@.,:/+_'’-]+[^\W_]+)*")
 CLAUSE = re.compile(r"[,;:()\[\]•|–—]\s|\s[-*•]\s|[.!?…。！？，、；：]\s*|\band\b|\bbut\b|\bund\b|\baber\b|\n")
+LETTER = re.compile(r"[^\W\d_]")
+# "Since you ...", "Right, because you ...": the words that tie a restatement to what is said next.
+LEAD = re.compile(
+    r"^\W*(?:(?:right|yes|ok|okay|well|so|and|but|hello|hi|dear)\b\W*)*"
+    r"(?:since|because|given(?: that)?|as|although|now that|considering(?: that)?|seeing that)\b",
+    re.IGNORECASE,
+)
+WILL = re.compile(r",\s*(?:and |so |then )?(?:I|we)(?: can| will| could|['’]ll|['’]d)\b.*$", re.IGNORECASE)
+INTRODUCING = (" that ", ": ", ":**")
+INTRODUCTION_MAX = 8  # words
+TAG = re.compile(r"</?[a-z][^<>]{0,40}>", re.IGNORECASE)
 DIGIT = re.compile(r"\d")
+DROPPED = FILLERS | FRAMING | PREPOSITIONS
+PAST = ("was", "were", "had")
 DOES = ("do", "does", "doe", "did")  # comes with a "not" ("doe": without its s)
 TOWARD = re.compile(r"\bto(?= [A-Z0-9])")  # "to London", unlike "to be called"
 FRAME = re.compile(
-    r"\b(as|like|what) (you|i|we|they)( \w+){0,3} (before|earlier|previously|last time)\b", re.IGNORECASE
+    r"\b(as|like|what) (you|i|we|they)( \w+){0,3} (before|earlier|previously|last time)\b|, as (always|usual|ever)\b"
+    r"|\b(last time|from (what|all)|by the way|not forget)\b"
+    r"|\b(from|in|during|since) (our|your|the|an?|my) (previous|earlier|last|former|past|prior|first)"
+    r" (conversation|chat|session|message|call|talk|discussion|interaction|exchange)s?\b",
+    re.IGNORECASE,
 )
 
 
@@ -83,14 +100,51 @@ def clauses(text: str, *, source: str, names: Collection[str] = ()) -> list[Clau
 
 def restated(sentence: str, known: Iterable[Clause], *, names: Collection[str] = ()) -> str:
     """The source of which this sentence only says again what it says; "" when it says something of its own."""
-    said = frozenset(_said(sentence, names))
+    clauses_known = list(known)
+    for reading in _readings(sentence, names):
+        source = _restated(frozenset(_said(reading, names)), clauses_known)
+        if source:
+            return source
+    return ""
+
+
+def says_something(sentence: str, *, names: Collection[str] = ()) -> bool:
+    """More than framing or the number of a list: "Understood." alone is nothing to remember."""
+    return any(LETTER.search(term) for term in _said(sentence, names))
+
+
+def _readings(sentence: str, names: Collection[str]) -> Iterator[str]:
+    """The sentence, and what is left of it without the words that only introduce: "since ...", "note well that ..."."""
+    yield sentence
+    plain = WILL.sub("", LEAD.sub(" ", sentence, count=1))
+    if plain != sentence:
+        yield plain
+    for mark in INTRODUCING:
+        head, found, tail = plain.partition(mark)
+        if found and _introduces(head, names):
+            yield tail
+
+
+def _introduces(head: str, names: Collection[str]) -> bool:
+    """A few plain words before "that" or a colon: no name, no number, no "not", and nobody else's mother."""
+    spoken = head.split()
+    own = [word for word in spoken[1:] if word[0].isupper() and word.casefold() not in names and word != "I"]
+    terms = [term for term in _tokens(head) if term not in HEDGES]
+    return (
+        len(spoken) <= INTRODUCTION_MAX
+        and not own
+        and not any(_guards(term) or _singular(term) in OTHERS for term in terms)
+    )
+
+
+def _restated(said: Collection[str], known: Sequence[Clause]) -> str:
     if not said:
         return ""
     covering = [clause for clause in known if _goes_through(said, clause)]
     told = {term for clause in covering for term in clause.terms}
-    if not said <= told:
+    if not set(said) <= told:
         return ""
-    return max(covering, key=lambda clause: len(said & set(clause.terms))).source
+    return max(covering, key=lambda clause: len(set(said) & set(clause.terms))).source
 
 
 def _goes_through(said: Collection[str], clause: Clause) -> bool:
@@ -104,10 +158,11 @@ def _goes_through(said: Collection[str], clause: Clause) -> bool:
 
 def _said(text: str, names: Collection[str]) -> tuple[str, ...]:
     """The stems of what a sentence says, in their order, each once."""
-    tokens = _tokens(TOWARD.sub("toward", FRAME.sub(" ", text)))
+    tokens = _tokens(TOWARD.sub("toward", FRAME.sub(" ", TAG.sub(" ", text))))
     is_reported = any(token in REPORTED for token in tokens)
-    dropped = FILLERS | FRAMING | PREPOSITIONS | frozenset(names)
-    left = [token for token in tokens if token not in dropped and not (is_reported and token in ("was", "were", "had"))]
+    left = [token for token in tokens if token not in DROPPED and token not in names]
+    if is_reported:
+        left = [token for token in left if token not in PAST]
     return tuple(dict.fromkeys(map(_stem, left)))
 
 

@@ -48,7 +48,11 @@ FRAMING = _words("""
     right correct ok okay yes well indeed understand understood confirm confirmed confirming see seen aware
     based information info context background profile summary reminder would also do does did has have been
     being will shall let to hi hello thanks thank sure of course got keep mind kept i've you've i'm you're
-    that's it's reading shows show above below following system prompt instructions instruction instructed
+    that's it's reading shows show above below following system prompt instructions instruction instructed recap
+    recalls reminds remind reference worth important importantly still assistant agent welcome back matter
+    matters dear greetings stored saved memorized memorised learned learnt gathered observed found appears
+    apparently seems summarise summarize sum short brief briefly great overall summed clearly obviously
+    therefore hence thus regarding concerning think believe guess perfect good gather then
 """)
 
 # After one of these a past tense says nothing about the past.
@@ -60,3 +64,14 @@ REPORTED = _words("""
 PREPOSITIONS = _words("""
     by via in on at for with to about into through over
 """)
+
+# Whose news a statement may be instead: "Sister: lives in Bern".
+OTHERS = _words("""
+    mother father mom mum dad parent sister brother wife husband spouse partner son daughter child kid baby aunt
+    uncle cousin niece nephew grandmother grandfather grandson granddaughter family friend colleague boss
+    manager employer employee neighbour neighbor landlord tenant doctor lawyer teacher assistant's roommate ex
+    dog cat company firm team
+""")
+
+# In an introduction these qualify the asking, not what is said: "could you confirm that".
+HEDGES = _words("could may might was were had usually often always from one")

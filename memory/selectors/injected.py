@@ -23,7 +23,7 @@ PROMPT_VERSIONS = 3  # the one in force and those before it
 SUMMARIES_MAX = 20
 OURS = ("item", "summary", "progress")  # messages are what was said; prompts are compared in any case
 
-Texts = list[tuple[str, str]]  # (public id, text)
+Texts = list[tuple[str, str]]  # (public id, with @version when a former one may be meant; text)
 
 
 def words(*, run_id: UUID | None, session_ids: Collection[UUID]) -> Texts:
@@ -39,9 +39,9 @@ def words(*, run_id: UUID | None, session_ids: Collection[UUID]) -> Texts:
     for source, source_id, version in rows.values_list("source", "source_id", "version")[:ROWS_MAX]:
         places[source].add((source_id, version))
     return [
-        (public_id(source, source_id), text)
+        (f"{public_id(source, source_id)}@{version}", text)
         for source, wanted in places.items()
-        for (source_id, _), text in ledger.words(source, wanted).items()
+        for (source_id, version), text in ledger.words(source, wanted).items()
     ]
 
 

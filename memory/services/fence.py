@@ -54,9 +54,10 @@ class Verdict:
     def restated_item(self) -> UUID | None:
         """The item that says all of it already."""
         sources = {refusal.source for refusal in self.refusals}
-        if self.text or len(sources) != 1 or not next(iter(sources)).startswith("item_"):
+        source = sources.pop() if len(sources) == 1 else ""
+        if self.text or not source.startswith("item_") or "@" in source:
             return None
-        return parse_id("item", sources.pop())
+        return parse_id("item", source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _judged(text: str, known: Sequence[Clause], names: frozenset[str]) -> Verdic
         restated = likeness.restated(sentence, known, names=names)
         if restated:
             refusals.append(Refusal(sentence, restated))
-        else:
+        elif likeness.says_something(sentence, names=names):
             kept.append(sentence)
     if not refusals:
         return Verdict(text)
