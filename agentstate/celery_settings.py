@@ -26,5 +26,6 @@ beat_schedule = {
     "partitions": {"task": "runs.ensure_partitions", "schedule": 86_400.0, "options": {"queue": "sweep"}},
     "deliver": {"task": "notify.deliver", "schedule": 2.0, "options": {"queue": "deliver", "expires": 5}},
     "compact": {"task": "checkpoints.compact", "schedule": 86_400.0, "options": {"queue": "compact"}},
+    "erase": {"task": "affairs.erase", "schedule": 15.0, "options": {"queue": "sweep", "expires": 15}},
     "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"queue": "sweep", "expires": 600}},
 }

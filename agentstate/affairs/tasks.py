@@ -5,10 +5,11 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
-from agentstate.affairs import invariants
+from agentstate.affairs import erasing, invariants
 from agentstate.tenants.models import Tenant
 
 log = structlog.get_logger(__name__)
+ERASE_S = 20.0  # of one round; the next one follows soon
 
 
 @shared_task(name="affairs.invariants", queue="sweep")
@@ -23,3 +24,9 @@ def check_invariants() -> int:
                 detail=violation.text,
             )  # fmt: skip
     return broken
+
+
+@shared_task(name="affairs.erase", queue="sweep")
+def go_on_erasing() -> int:
+    """Go on with erasures that wait for runs, were too large for one request, or whose process died; how many."""
+    return erasing.go_on_with_all(for_s=ERASE_S)

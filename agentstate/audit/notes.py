@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from agentstate.audit.models import AuditEntry, AuditNote
@@ -11,6 +11,7 @@ from agentstate.core.ids import new_id
 from agentstate.crypto import keys, sealing
 from agentstate.db import sql
 from agentstate.tenants import keyring
+from agentstate.tenants.scope import current_tenant
 
 REASON_CHARS_MAX = 4000
 TABLE = "audit_note"
@@ -37,6 +38,16 @@ def erase(note_id: UUID) -> None:
     """Destroy the key of a reason. Asserts nothing else of the trail changes: the ciphertext stays. Idempotent."""
     if not AuditNote.objects.filter(id=note_id).update(wrapped=None):
         raise NotFound("There is no such reason.")
+
+
+def erase_about(object_type: str, object_ids: Collection[UUID]) -> int:
+    """Destroy the keys of all reasons given for acts on these objects; how many. Idempotent."""
+    # Index: audit_entry_object.
+    return sql.execute(
+        "UPDATE audit_note SET wrapped = NULL WHERE wrapped IS NOT NULL AND id IN (SELECT note_id FROM audit_entry"
+        " WHERE tenant_id = %s AND object_type = %s AND object_id = ANY(%s) AND note_id IS NOT NULL)",
+        [current_tenant(), object_type, list(object_ids)],
+    )
 
 
 def rewrap() -> int:

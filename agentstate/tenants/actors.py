@@ -18,6 +18,7 @@ VERBS = {
     "runs.work": "work on runs: claim them and report their steps",
     "approvals.decide": "decide approvals",
     "memory.write": "change memories",
+    "memory.erase": "erase, export and import subjects",
     "admin.members": "change members and settings",
     "admin.keys": "issue and revoke API keys",
     "admin.stop": "stop agents",

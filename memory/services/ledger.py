@@ -96,7 +96,7 @@ def keep_question(subject_id: UUID, agent: str, text: str, source: Asking | None
         id=question_id,
         subject_id=subject_id,
         agent=agent,
-        text=sealing.seal_text(keys.existing(subject_id), "memory_recallquestion", question_id, _cut(text)),
+        text=sealing.seal_text(keys.in_use(subject_id), "memory_recallquestion", question_id, _cut(text)),
         run_id=source.run_id if source else None,
         step_seq=source.step_seq if source else None,
         at=now(),

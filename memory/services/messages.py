@@ -148,7 +148,7 @@ def undo(session_id: UUID, *, last_n: int, expected_version: int, reason: str, a
     if not 1 <= last_n <= UNDO_MESSAGES_MAX:
         raise Invalid(f"1 to {UNDO_MESSAGES_MAX:,} messages are taken back at once.", field="/last_n")
     session = recording.locked(session_id)
-    flush_held(session, keys.existing(session.subject_id))
+    flush_held(session, keys.in_use(session.subject_id))
     if session.version != expected_version:
         raise Conflict(
             f"{public_id('session', session.id)} is at version {session.version} by now, not {expected_version}: look "
@@ -171,7 +171,7 @@ def _recorded(session_id: UUID, entries: Sequence[Entry]) -> Appended:
     assert connection.in_atomic_block, "a message, its place and its unit are one transaction"
     session = recording.locked(session_id)
     _check_open(session)
-    key = keys.existing(session.subject_id)
+    key = keys.in_use(session.subject_id)
     flush_held(session, key)
     return Appended([*recording.record(session, entries, key=key)], durable=True)
 
@@ -186,7 +186,7 @@ def _buffered(session_id: UUID, entries: Sequence[Entry], persistence: str | Non
     persistence = persistence or policy.persistence
     if persistence == "sync" or _any_known(session, entries):
         return None
-    key = keys.existing(session.subject_id)
+    key = keys.in_use(session.subject_id)
     try:
         pushed = buffering.push(session_id, entries, key, age_s=policy.batch_s)
     except buffering.BufferUnavailable:

@@ -144,7 +144,7 @@ def _held(known: Progress | None, key: str, *, agent: str, subject_id: UUID | No
 
 
 def _add_version(progress: Progress, body: str, *, reason: str, actor: Actor, source: Source) -> ProgressVersion:
-    owner_key = keys.owner_key(reads.owner_of(progress))
+    owner_key = keys.in_use(progress.subject_id) if progress.subject_id else keys.owner_key(progress.id)
     progress.version, progress.updated_at = progress.version + 1, clock.now()
     place = f"{progress.id}:{progress.version}"
     made = ProgressVersion(

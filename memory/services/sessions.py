@@ -50,6 +50,7 @@ def open(key: str, *, subject_id: UUID, agent: str = "", title: str = "", actor:
             f"The session {key} is about {public_id('subject', found.subject_id)}. Use a new key for another subject.",
             session=public_id("session", found.id),
         )
+    keys.in_use(subject_id)  # refuses a subject that is being erased
     return _reopened(found, actor=actor) if has_ended(found, clock.now()) else found
 
 

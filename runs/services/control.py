@@ -11,6 +11,7 @@ from agentstate.core.limits import REASON_CHARS_MAX
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
+from checkpoints import keys
 from runs.models import Approval, Run, Step, Stop
 from runs.services import approvals, clock, status
 from runs.states import ApprovalStatus, RunStatus, StepStatus
@@ -73,6 +74,8 @@ def resume(run_id: UUID, *, actor: Actor, reason: str) -> Run:
             return run
         if run.status not in (RunStatus.PAUSED, RunStatus.FAILED):
             raise Conflict(_why_not(run), status=run.status)
+        if keys.is_destroyed(run.id):
+            raise Conflict("The words of this run were erased; nothing is left to go on from.", status=run.status)
         doubts = Approval.objects.filter(run_id=run.id, kind="settle", status=ApprovalStatus.PENDING).count()
         if doubts:
             raise Conflict(f"{doubts} effect of this run is in doubt. Settle it first; then resume.", in_doubt=doubts)

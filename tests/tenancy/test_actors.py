@@ -13,7 +13,7 @@ MATRIX = {
     "viewer": "runs.read audit.read",
     "operator": "runs.read audit.read runs.start runs.control",
     "approver": "runs.read audit.read approvals.decide",
-    "admin": "runs.read audit.read runs.start runs.control runs.work approvals.decide memory.write "
+    "admin": "runs.read audit.read runs.start runs.control runs.work approvals.decide memory.write memory.erase "
     "admin.members admin.keys admin.stop",
 }
 TENANT = UUID(int=1)

@@ -30,6 +30,7 @@ GLOBAL = {
 CROSSING = {
     "agentstate_resolve_key": "one key, to whoever knows its digest",
     "agentstate_tenants_of": "ids of a person's own tenants",
+    "affairs_erasures_open": "ids of erasures to go on with",
     "agentstate_outbox_due": "ids of notices to send",
     "agentstate_outbox_old": "ids of notices to prune",
     "runs_due": "ids of runs to look at, with their fence",
