@@ -81,6 +81,7 @@ def long_run(searches: int) -> str:
     return str(st.scratchpad())
 
 
+@pytest.mark.filterwarnings("ignore:.*steps in one generation")
 def test_two_thousand_verbose_steps_stay_in_the_budget(peak: list[tuple[int, int]]) -> None:
     store = MemoryStore()
     info = run_agent(long_run, {"searches": 1_999}, store=store)  # the read of the scratchpad is a step as well
