@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from base64 import b85encode
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -27,8 +26,8 @@ register("call.under_way", "the send / its answer")
 register("call.answered", "the answer / the turn that records it")
 
 RETRIES = 2
-NOTE_BYTES = 10_000
-NOTES = 60  # together more than the scratchpad keeps, what is not durable yet included
+NOTE_BYTES = 16_000  # hex: quickly counted, and of no use to a compressor beyond half
+NOTES = 80  # together more than the scratchpad keeps, what is not durable yet included
 
 
 def _send(tool: str, case: str, *, key: str) -> Json:
@@ -93,8 +92,7 @@ def drill(case: str, effect: str, timing: str) -> Json:
     st.now()
     found = None
     if effect == "notes":
-        for number in range(NOTES):
-            text = b85encode(Random(number).randbytes(NOTE_BYTES)).decode()  # noqa: S311 (incompressible)
+        for text in [Random(number).randbytes(NOTE_BYTES // 2).hex() for number in range(NOTES)]:  # noqa: S311
             st.note(text, important=True)  # or it would be summarised
         time.sleep(PAUSE_S)  # they are shown, and no turn has made them durable yet
     elif effect != "pure":
