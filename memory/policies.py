@@ -6,6 +6,7 @@ Recall reads this too, so it stands below the services; `memory.services.policie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -79,8 +80,17 @@ class TenantPolicy(BaseModel):
 
 def for_agent(agent: str) -> AgentPolicy:
     """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
-    own, every = f"{PREFIX}{agent}", f"{PREFIX}{ANY_AGENT}"
-    stored = dict(TenantSetting.objects.filter(key__in=[own, every]).values_list("key", "value"))
+    return of_stored(agent, dict(TenantSetting.objects.filter(key__in=keys_of(agent)).values_list("key", "value")))
+
+
+def keys_of(agent: str) -> list[str]:
+    """The settings that an agent's policy is made of."""
+    return [f"{PREFIX}{agent}", f"{PREFIX}{ANY_AGENT}"]
+
+
+def of_stored(agent: str, stored: Mapping[str, Any]) -> AgentPolicy:
+    """The policy from the values of those settings. Raises: Invalid."""
+    own, every = keys_of(agent)
     merged = {**(stored.get(every) or {}), **(stored.get(own) or {})}
     return validated(AgentPolicy, merged, f"{own} or {every}")
 

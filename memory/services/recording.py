@@ -44,6 +44,10 @@ class Entry:
     run_id: UUID | None = None
     step_seq: int | None = None
 
+    @property
+    def tokens(self) -> int:
+        return tokens.count(self.text)
+
 
 def locked(session_id: UUID) -> Session:
     """The session as it is while we hold it. Raises: NotFound, LockTimeout."""
@@ -154,7 +158,7 @@ def _row(session: Session, entry: Entry, *, seq: int, author_no: int, key: bytes
         role=entry.role,
         author_no=author_no,
         text=sealing.seal_text(key, "memory_message", entry.id, entry.text),
-        tokens=tokens.count(entry.text),
+        tokens=entry.tokens,
         bytes=len(entry.text.encode()),
         importance=entry.importance,
         origin=entry.origin,

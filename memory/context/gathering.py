@@ -1,0 +1,266 @@
+"""Everything that could go into a context, read in few statements: none depends on how long the session is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import orjson
+from django.db.models import Q
+
+from agentstate.core.errors import Conflict, NotFound
+from agentstate.db import sql
+from memory import keys, policies
+from memory.context import references
+from memory.context.parts import Block, ContextRequest, Recalled, of_document
+from memory.models import Author, Item
+from memory.policies import ANY_AGENT, PREFIX, AgentPolicy
+from memory.recall import searching
+from memory.recall.searching import Hit
+from memory.selectors.messages import OpenedMessage
+from memory.selectors.opening import Words
+from memory.selectors.prompts import MAIN
+from memory.services import buffering, revising
+from memory.services.revising import Held
+from memory.states import ItemStatus, SubjectStatus
+
+NEWEST_MAX = 2_000  # messages that are looked at from a session's end
+LEAST_TOKENS = 4  # what a message costs besides its text, at least
+
+# Indexes: memory_session_key or the primary key, memory_prompt_name, memory_progress_key.
+STANDING = f"""
+SELECT s.id, s.key, s.subject_id, s.agent, s.version, s.last_seq, s.message_count, s.summarised_seq,
+  s.tokens, sub.status, (SELECT jsonb_object_agg(t.key, t.value) FROM tenants_tenantsetting t
+    WHERE t.key IN ('{PREFIX}{ANY_AGENT}', '{PREFIX}' || coalesce(nullif(%(agent)s, ''), s.agent))),
+  pr.id, pr.version, prv.body, prv.tokens, pg.id, pg.subject_id, pg.version, pgv.body, pgv.tokens
+FROM memory_session s JOIN memory_subject sub ON sub.id = s.subject_id
+LEFT JOIN memory_prompt pr ON pr.agent = coalesce(nullif(%(agent)s, ''), s.agent) AND pr.name = %(name)s
+LEFT JOIN memory_promptversion prv ON prv.prompt_id = pr.id AND prv.version = pr.version
+LEFT JOIN memory_progress pg ON pg.key = s.key
+LEFT JOIN memory_progressversion pgv ON pgv.progress_id = pg.id AND pgv.version = pg.version
+WHERE """
+# The end of the session that may fit, what matters further back if it is asked for, and the messages recall has found.
+# A long tool message counts as what a masked one costs. Index: memory_message_seq, from its end.
+MESSAGES = """
+WITH newest AS (
+  SELECT id, seq, importance, %(least)s
+    + CASE WHEN role = 'tool' THEN least(tokens, %(mask)s) ELSE tokens END AS cost
+  FROM memory_message WHERE session_id = %(session)s AND undone_in IS NULL ORDER BY seq DESC LIMIT %(rows)s),
+counted AS (
+  SELECT id, importance, sum(cost) OVER (ORDER BY seq DESC) AS so_far,
+    sum(CASE WHEN importance = 'routine' THEN 0 ELSE cost END) OVER (ORDER BY seq DESC) AS mattering_so_far
+  FROM newest),
+chosen AS (
+  SELECT id, true AS in_tail FROM counted
+  WHERE so_far <= %(budget)s OR (%(mattering)s AND importance <> 'routine' AND mattering_so_far <= %(budget)s)
+  UNION ALL SELECT id, false FROM unnest(%(hits)s::uuid[]) AS hit (id))
+SELECT bool_or(c.in_tail), m.id, m.session_id, m.subject_id, m.seq, m.role, m.text, m.tokens, m.importance, m.origin,
+  m.outcome, m.client_id, m.run_id, m.step_seq, m.sent_at, m.undone_in, m.author_no, a.name
+FROM chosen c JOIN memory_message m ON m.id = c.id
+LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
+GROUP BY m.id, a.name ORDER BY m.seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The session, and what its agent is told in any case."""
+
+    session_id: UUID
+    key: str
+    subject_id: UUID
+    agent: str
+    version: int
+    last_seq: int
+    message_count: int
+    summarised_seq: int
+    tokens: int  # of the messages that stand
+    policy: AgentPolicy
+    owner_key: bytes
+    prompt: Block | None
+    progress: Block | None
+
+    @property
+    def words(self) -> Words:
+        return Words(self.owner_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What could go in. `tail`: the session's end, the oldest first; `standing_count`: of all its messages."""
+
+    standing: Standing
+    policy: AgentPolicy
+    pinned: Sequence[Held]
+    tail: Sequence[OpenedMessage]
+    standing_count: int
+    standing_tokens: int
+    hits: Sequence[Hit]
+    said: Mapping[UUID, OpenedMessage] = field(default_factory=dict)  # of the hits
+    items: Mapping[UUID, Held] = field(default_factory=dict)  # of the hits
+    recalled: Recalled = field(default_factory=lambda: Recalled(False))
+
+    @property
+    def turn_seq(self) -> int:
+        """Where the turn that is being answered begins."""
+        return max((said.seq for said in self.tail if said.role == "user"), default=0)
+
+
+def standing(request: ContextRequest) -> Standing:
+    """Two statements. Raises: NotFound, Conflict while the subject is erased."""
+    where = "s.id = %(session)s" if request.session_id is not None else "s.key = %(session)s"
+    args = {"agent": request.agent, "name": MAIN, "session": request.session_id or request.session_key}
+    found = sql.row(STANDING + where, args)
+    if found is None:
+        raise NotFound("There is no such session.")
+    session, status, prompt, progress = found[:9], found[9], found[11:15], found[15:20]
+    if status != SubjectStatus.ACTIVE:
+        raise Conflict("The subject of this session is being erased: nothing of it is given to an agent any more.")
+    opened = keys.several([id for id in (session[2], prompt[0], progress[1] or progress[0]) if id is not None])
+    if session[2] not in opened:
+        raise Conflict("The subject of this session was erased: nothing of it is given to an agent any more.")
+    agent = request.agent or session[3]
+    return Standing(
+        session_id=session[0],
+        key=session[1],
+        subject_id=session[2],
+        agent=agent,
+        version=session[4],
+        last_seq=session[5],
+        message_count=session[6],
+        summarised_seq=session[7],
+        tokens=session[8],
+        policy=policies.of_stored(agent, orjson.loads(found[10]) if found[10] else {}),
+        owner_key=opened[session[2]],
+        prompt=_prompt(prompt, opened),
+        progress=_progress(progress, opened),
+    )
+
+
+def gather(now: Standing, request: ContextRequest, *, budget: int, mattering: bool, waiting: bool) -> Gathered:
+    """`mattering`: important messages further back too. `waiting`: what is in the buffer counts as said already."""
+    policy = now.policy
+    hits, recalled = _hits(now, policy, request)
+    said_ids = [hit.id for hit in hits if hit.kind == "message"]
+    in_tail, said = _messages(now, said_ids, budget=budget, mask=policy.mask_over_tokens, mattering=mattering)
+    recorded = {said.id for said in in_tail}
+    buffered = [said for said in _waiting(now) if said.id not in recorded] if waiting else []
+    items = _items(now, [hit.id for hit in hits if hit.kind == "item"])
+    return Gathered(
+        standing=now,
+        policy=policy,
+        pinned=[held for held in items if held.item.pinned],
+        tail=[*in_tail, *buffered],
+        standing_count=now.message_count + len(buffered),
+        standing_tokens=now.tokens + sum(said.tokens for said in buffered),
+        hits=hits,
+        said=said,
+        items={held.item.id: held for held in items},
+        recalled=recalled,
+    )
+
+
+def _prompt(row: Sequence[object], opened: Mapping[UUID, bytes]) -> Block | None:
+    id, version, body, count = row
+    if not isinstance(id, UUID) or body is None or id not in opened:
+        return None
+    text = Words(opened[id]).text("memory_promptversion", f"{id}:{version}:body", body)  # type: ignore[arg-type]
+    return of_document("prompt", "prompt", id, version, text, count, None)  # type: ignore[arg-type]
+
+
+def _progress(row: Sequence[object], opened: Mapping[UUID, bytes]) -> Block | None:
+    id, subject_id, version, body, count = row
+    owner = subject_id or id
+    if not isinstance(id, UUID) or body is None or owner not in opened:
+        return None
+    text = Words(opened[owner]).text("memory_progressversion", f"{id}:{version}:body", body)  # type: ignore[index,arg-type]
+    return of_document("progress", "progress", id, version, text, count, subject_id)  # type: ignore[arg-type]
+
+
+def _hits(now: Standing, policy: AgentPolicy, request: ContextRequest) -> tuple[Sequence[Hit], Recalled]:
+    question = request.question_text
+    if policy.retrieval in ("never", "tool"):
+        why = "the agent asks by itself" if policy.retrieval == "tool" else "the policy says never"
+        return [], Recalled(False, why)
+    if not question.strip():
+        return [], Recalled(False, "there is no question")
+    if policy.retrieval == "reference" and not references.refers_back(question, authors=lambda: _authors(now)):
+        return [], Recalled(False, "the question does not refer to anything said before")
+    found = searching.search(now.subject_id, request.question, k=policy.recall_k)
+    return found.hits, Recalled(True, found.degraded_because, found.rung, found.units)
+
+
+def _authors(now: Standing) -> dict[int, str]:
+    found = Author.objects.filter(subject_id=now.subject_id).order_by("no")[:200]
+    words = now.words
+    return {row.no: words.text("memory_author", f"{row.subject_id}:{row.no}", row.name) for row in found}
+
+
+def _messages(
+    now: Standing, hit_ids: Sequence[UUID], *, budget: int, mask: int, mattering: bool
+) -> tuple[list[OpenedMessage], dict[UUID, OpenedMessage]]:
+    found = sql.rows(
+        MESSAGES,
+        {
+            "least": LEAST_TOKENS,
+            "mask": mask,
+            "session": now.session_id,
+            "rows": NEWEST_MAX,
+            "budget": budget,
+            "mattering": mattering,
+            "hits": list(hit_ids),
+        },
+    )
+    words = now.words
+    opened = [(row[0], _opened(row[1:], words)) for row in found]
+    wanted = set(hit_ids)
+    return [said for in_tail, said in opened if in_tail], {said.id: said for _, said in opened if said.id in wanted}
+
+
+def _opened(row: Sequence[object], words: Words) -> OpenedMessage:
+    *plain, author_no, author = row
+    fields = dict(zip(_COLUMNS, plain, strict=True))
+    subject_id, id = fields["subject_id"], fields["id"]
+    fields["text"] = words.text("memory_message", id, fields["text"])  # type: ignore[arg-type]
+    fields["author"] = words.text("memory_author", f"{subject_id}:{author_no}", author)  # type: ignore[arg-type]
+    return OpenedMessage(**fields)  # type: ignore[arg-type]
+
+
+def _items(now: Standing, hit_ids: Sequence[UUID]) -> list[Held]:
+    """Pinned ones and those that recall has found. One statement. Index: memory_item_of_subject."""
+    active = Item.objects.filter(subject_id=now.subject_id, status=ItemStatus.ACTIVE)
+    wanted = active.filter(Q(pinned=True) | Q(id__in=list(hit_ids)))
+    return revising.opened(wanted.order_by("namespace", "id"), now.owner_key)
+
+
+def _waiting(now: Standing) -> list[OpenedMessage]:
+    """What is accepted and not recorded yet, as it will stand."""
+    entries = buffering.read(now.session_id, now.owner_key).entries if buffering.waits(now.session_id) else []
+    return [
+        OpenedMessage(
+            id=entry.id,
+            session_id=now.session_id,
+            subject_id=now.subject_id,
+            seq=now.last_seq + place,
+            role=entry.role,
+            author=entry.author,
+            text=entry.text,
+            tokens=entry.tokens,
+            importance=entry.importance,
+            origin=entry.origin,
+            outcome=entry.outcome,
+            client_id=entry.client_id,
+            run_id=entry.run_id,
+            step_seq=entry.step_seq,
+            sent_at=entry.sent_at,
+            undone_in=None,
+        )
+        for place, entry in enumerate(entries, start=1)
+    ]
+
+
+_COLUMNS = (
+    *("id", "session_id", "subject_id", "seq", "role", "text", "tokens", "importance", "origin", "outcome"),
+    *("client_id", "run_id", "step_seq", "sent_at", "undone_in"),
+)

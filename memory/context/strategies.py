@@ -1,0 +1,270 @@
+"""What stands in for the messages that do not fit word for word: one function per strategy.
+
+Each fills its room with the session's end and, depending on the strategy, with summaries of what comes before it or
+with the messages that matter. Nothing is told twice: a summary ends where the messages begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from memory.context.gathering import Gathered
+from memory.context.parts import (
+    DUPLICATE,
+    OVER_BUDGET,
+    ROUTINE,
+    STALE,
+    SUMMARISED,
+    Block,
+    LeftOut,
+    cost,
+    heading_tokens,
+    left_out,
+    of_message,
+    of_summary,
+)
+from memory.models import Message
+from memory.selectors import summaries
+from memory.selectors.messages import OpenedMessage
+from memory.selectors.summaries import OpenedSummary
+
+SUMMARY_SHARE = 0.4  # of the room, at most
+# hierarchical: the end word for word, before it turns, before those segments, and the rest for the session up to there
+TAIL_SHARE, TURNS_SHARE, SEGMENTS_SHARE = 0.5, 0.15, 0.15
+MATTERING_SHARE = 0.6  # importance: for decisions, commitments and facts
+
+
+@dataclass(slots=True)
+class Told:
+    """What a strategy chose of the session, and what not. Blocks stand in the order of the session."""
+
+    tail: list[Block] = field(default_factory=list)
+    summaries: list[Block] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [*self.summaries, *self.tail]
+
+
+Strategy = Callable[[Gathered, int], Told]  # the room in tokens, headings included
+
+
+def window(gathered: Gathered, room: int) -> Told:
+    """The newest messages that fit."""
+    told = Told(_newest(gathered, room))
+    told.left_out += _not_in_tail(gathered, told.tail, told_to=0)
+    return told
+
+
+def summary(gathered: Gathered, room: int) -> Told:
+    """What was told of the session so far, and the messages behind it."""
+    now = gathered.standing
+    if not now.summarised_seq or len(_newest(gathered, room)) == gathered.standing_count:
+        return window(gathered, room)
+    reserve = min(gathered.policy.summary_tokens + heading_tokens("summary"), int(room * SUMMARY_SHARE))
+    begins = _begin(gathered, _newest(gathered, room - reserve))
+    chosen, stale = _so_far(gathered, begins - 1)
+    if chosen is None:
+        return _with(window(gathered, room), stale)
+    block = of_summary(chosen)
+    if cost([block]) > int(room * SUMMARY_SHARE):
+        return _with(window(gathered, room), [*stale, left_out(block, OVER_BUDGET)])
+    told = Told(_newest(gathered, room - cost([block]), above=chosen.to_seq), [block], stale)
+    told.left_out += _not_in_tail(gathered, told.tail, told_to=chosen.to_seq)
+    return told
+
+
+def hierarchical(gathered: Gathered, room: int) -> Told:
+    """The newest messages, before them turns, before those segments, and what was told of the session up to there."""
+    now = gathered.standing
+    if not now.summarised_seq or len(_newest(gathered, room)) == gathered.standing_count:
+        return window(gathered, room)
+    offered = summaries.near_and_far(now.session_id, words=now.words)
+    turns, segments = ([one for one in offered if one.level == level] for level in ("turn", "segment"))
+    end = _begin(gathered, _newest(gathered, int(room * TAIL_SHARE))) - 1
+    told_to = _last_end(turns, end)
+    near = _back_from(told_to, turns, int(room * TURNS_SHARE))
+    starts = {one.from_seq for one in segments}
+    while near and near[-1].from_seq not in starts:  # its segment tells the whole of it
+        near.pop()
+    if not near:
+        told_to = _last_end(segments, end)
+    far = _back_from(near[-1].from_seq - 1 if near else told_to, segments, int(room * SEGMENTS_SHARE))
+    first = _end_before([*near, *far][-1].from_seq, segments) if near or far else told_to
+    before, stale = _so_far(gathered, first) if first else (None, [])
+    chosen = [*near, *far, *([before] if before is not None and before.to_seq == first else [])]
+    blocks = [of_summary(one) for one in chosen]
+    dropped = []
+    while blocks and cost(blocks) > room * (1 - TAIL_SHARE):
+        dropped.append(left_out(blocks.pop(), OVER_BUDGET))
+    told_to = told_to if blocks else 0
+    told = Told(_newest(gathered, room - cost(blocks), above=told_to), blocks[::-1], [*stale, *dropped])
+    kept = {one.source_id for one in [*blocks, *dropped]}
+    told.left_out += _not_chosen([one for one in offered if one.id not in kept], chosen[: len(blocks)], told.tail)
+    if before is not None and before.id not in kept:
+        told.left_out.append(left_out(of_summary(before), DUPLICATE))
+    told.left_out += _not_in_tail(gathered, told.tail, told_to=told_to)
+    return told
+
+
+def importance(gathered: Gathered, room: int) -> Told:
+    """Decisions, commitments and facts before what is routine, the newest of each; in the order of the session."""
+    mattering = [message for message in gathered.tail if message.importance != "routine"]
+    first = _fitting(gathered, mattering[::-1], int(room * MATTERING_SHARE))
+    chosen = {block.source_id for block in first}
+    heading = heading_tokens("tail") if first else 0
+    others = [message for message in gathered.tail if message.id not in chosen]
+    rest = _fitting(gathered, others[::-1], room - cost(first) + heading, stop=True)
+    told = Told(sorted([*first, *rest], key=lambda block: block.seq))
+    told.left_out += _not_in_tail(gathered, told.tail, told_to=0, reason=ROUTINE)
+    return told
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "window": window,
+    "summary": summary,
+    "hierarchical": hierarchical,
+    "importance": importance,
+}
+
+
+def _newest(gathered: Gathered, room: int, *, above: int = 0) -> list[Block]:
+    """The end of the session that fits, without a hole, in its order."""
+    behind = [message for message in gathered.tail if message.seq > above]
+    return _fitting(gathered, behind[::-1], room, stop=True)[::-1]
+
+
+def _fitting(gathered: Gathered, messages: Sequence[OpenedMessage], room: int, *, stop: bool = False) -> list[Block]:
+    """Those that fit, in the order given; `stop` at the first that does not. Long tool messages go in masked."""
+    taken: list[Block] = []
+    left = room - heading_tokens("tail")
+    for message in messages:
+        block = of_message("tail", message, masked=_is_masked(gathered, message))
+        if block.tokens > left and message.role == "tool" and not block.masked:
+            block = of_message("tail", message, masked=True)
+        if block.tokens <= left:
+            taken.append(block)
+            left -= block.tokens
+        elif stop:
+            break
+    return taken
+
+
+def _is_masked(gathered: Gathered, message: OpenedMessage) -> bool:
+    """A long tool message is, unless it belongs to the turn that is being answered."""
+    long = message.role == "tool" and message.tokens > gathered.policy.mask_over_tokens
+    return long and message.seq < gathered.turn_seq
+
+
+def _begin(gathered: Gathered, tail: Sequence[Block]) -> int:
+    return tail[0].seq if tail else gathered.standing.last_seq + 1
+
+
+def _so_far(gathered: Gathered, seq: int) -> tuple[OpenedSummary | None, list[LeftOut]]:
+    """What was told of the session up to `seq` or a little further, else as far as it goes; and what does not hold."""
+    now = gathered.standing
+    found = summaries.so_far(now.session_id, now.version, from_seq=min(seq, now.summarised_seq), words=now.words)
+    holding = [one for one, holds in found if holds]
+    stale = [left_out(of_summary(one), STALE) for one, holds in found if not holds]
+    return (holding[0] if holding else summaries.running(now.session_id, words=now.words)), stale
+
+
+def _last_end(parts: Iterable[OpenedSummary], seq: int) -> int:
+    """Where the last of them that begins up to `seq` ends: messages begin behind it."""
+    return max((one.to_seq for one in parts if one.from_seq <= seq), default=0)
+
+
+def _end_before(seq: int, parts: Iterable[OpenedSummary]) -> int:
+    """Where the one before this number ends; just before it when there is none to look at."""
+    return max((one.to_seq for one in parts if one.to_seq < seq), default=seq - 1)
+
+
+def _back_from(end: int, parts: Iterable[OpenedSummary], room: int) -> list[OpenedSummary]:
+    """Those that lead back from `end` without a hole and fit, the newest first."""
+    by_end = {one.to_seq: one for one in parts}
+    ends = sorted(by_end)
+    chosen: list[OpenedSummary] = []
+    left = room - heading_tokens("summary")
+    at = ends.index(end) if end in by_end else -1
+    while at >= 0 and (block := of_summary(by_end[ends[at]])).tokens <= left:
+        chosen.append(by_end[ends[at]])
+        left -= block.tokens
+        at -= 1
+    return chosen
+
+
+def _with(told: Told, more: Iterable[LeftOut]) -> Told:
+    told.left_out += more
+    return told
+
+
+def _not_chosen(
+    parts: Iterable[OpenedSummary], chosen: Sequence[OpenedSummary], tail: Sequence[Block]
+) -> list[LeftOut]:
+    """Turns and segments that did not go in, level by level and reason by reason."""
+    begins = tail[0].seq if tail else 0
+    grouped: dict[str, list[OpenedSummary]] = {}
+    for one in parts:
+        told = any(other.from_seq <= one.from_seq and one.to_seq <= other.to_seq for other in chosen)
+        reason = SUMMARISED if told else DUPLICATE if begins and one.from_seq >= begins else OVER_BUDGET
+        grouped.setdefault(reason, []).append(one)
+    return [
+        LeftOut(
+            "summary",
+            "summary",
+            reason,
+            tokens=sum(one.tokens for one in group),
+            count=len(group),
+            from_seq=min(one.from_seq for one in group),
+            to_seq=max(one.to_seq for one in group),
+        )
+        for reason, group in sorted(grouped.items())
+    ]
+
+
+def _not_in_tail(
+    gathered: Gathered, tail: Sequence[Block], *, told_to: int, reason: str = OVER_BUDGET
+) -> list[LeftOut]:
+    """Messages that did not go in: told by a summary, what matters, and the others. Counted, not named."""
+    kept = {block.source_id for block in tail}
+    out = [message for message in gathered.tail if message.id not in kept]
+    groups = {
+        SUMMARISED: [message for message in out if message.seq <= told_to],
+        OVER_BUDGET: [m for m in out if m.seq > told_to and (reason == OVER_BUDGET or m.importance != "routine")],
+        ROUTINE: [m for m in out if m.seq > told_to and reason == ROUTINE and m.importance == "routine"],
+    }
+    unread = _unread(gathered, told_to, reason)
+    found = []
+    for why, messages in groups.items():
+        count, tokens = unread.get(why, (0, 0))
+        if messages or count:
+            found.append(
+                LeftOut(
+                    "tail",
+                    "message",
+                    why,
+                    tokens=tokens + sum(message.tokens for message in messages),
+                    count=count + len(messages),
+                    from_seq=1 if count else messages[0].seq,
+                    to_seq=messages[-1].seq if messages else told_to,
+                )
+            )
+    return found
+
+
+def _unread(gathered: Gathered, told_to: int, reason: str) -> dict[str, tuple[int, int]]:
+    """Count and tokens of the messages that were not even read: they are older, or routine, and far over the budget."""
+    count = gathered.standing_count - len(gathered.tail)
+    tokens = max(0, gathered.standing_tokens - sum(message.tokens for message in gathered.tail))
+    if count <= 0:
+        return {}
+    begins = gathered.tail[0].seq if gathered.tail else gathered.standing.last_seq + 1
+    if not told_to or reason != OVER_BUDGET:
+        return {reason: (count, tokens)}
+    if told_to >= begins - 1:
+        return {SUMMARISED: (count, tokens)}
+    between = Message.objects.filter(session_id=gathered.standing.session_id, undone_in=None)
+    gap = list(between.filter(seq__gt=told_to, seq__lt=begins).values_list("tokens", flat=True))
+    return {OVER_BUDGET: (len(gap), sum(gap)), SUMMARISED: (count - len(gap), max(0, tokens - sum(gap)))}
