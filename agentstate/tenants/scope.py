@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from django.db import connections, transaction
@@ -37,6 +38,12 @@ def tenant_scope(tenant_id: UUID, *, using: str = "default", durable: bool = Fal
             connection.tenant_id = outer  # type: ignore[attr-defined]
         if outlived:  # after an exception the rollback to the savepoint has restored it already
             _set(connection, "")
+
+
+def scope_of(tenant_id: UUID) -> tuple[str, list[Any]]:
+    """The statement that opens a scope, for sql.together(): what is asked behind it sees this tenant's rows."""
+    assert isinstance(tenant_id, UUID), "text would compare as another tenant"
+    return _SET, [str(tenant_id)]
 
 
 def current_tenant(*, using: str = "default") -> UUID:
