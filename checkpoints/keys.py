@@ -7,7 +7,10 @@ from agentstate.tenants.owned_keys import OwnedKeys
 KEYS = OwnedKeys("checkpoints_runkey", owner="run_id", prefix="run")
 
 run_key = KEYS.ensured
+new = KEYS.new
 existing = KEYS.existing
+asked = KEYS.asked
+opened = KEYS.opened
 several = KEYS.several
 is_destroyed = KEYS.is_destroyed
 destroy = KEYS.destroy

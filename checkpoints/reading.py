@@ -32,6 +32,10 @@ _PATH = f"""
 SELECT {_COLUMNS} FROM checkpoints_frame WHERE run_id = %s AND n <= %s AND n >= coalesce(
   (SELECT n FROM checkpoints_frame WHERE run_id = %s AND n <= %s AND base_n IS NULL ORDER BY n DESC LIMIT 1), %s)
 ORDER BY n"""
+_NEWEST_PATH = f"""
+SELECT {_COLUMNS} FROM checkpoints_frame WHERE run_id = %s AND n >= coalesce(
+  (SELECT n FROM checkpoints_frame WHERE run_id = %s AND base_n IS NULL ORDER BY n DESC LIMIT 1), 0)
+ORDER BY n"""
 _NEXT = f"SELECT {_COLUMNS} FROM checkpoints_frame WHERE run_id = %s AND n > %s ORDER BY n LIMIT %s"
 _NEWEST = "SELECT max(n) FROM checkpoints_frame WHERE run_id = %s"
 _BATCH_FRAMES = 64
@@ -96,10 +100,15 @@ class Plain:
     weight: Weight
 
 
-def newest(tenant_id: UUID, run_id: UUID, expect: Expect | None = None) -> Loaded | None:
-    """The newest frame of the run, or None when it has none. Raises: Corrupt."""
-    n = _newest_n(run_id)
-    return load(tenant_id, run_id, n, expect) if n else None
+def newest(tenant_id: UUID, run_id: UUID, expect: Expect | None = None, *, key: bytes | None = None) -> Loaded | None:
+    """The newest frame of the run, or None when it has none. `key`: the run's, else it is read. Raises: Corrupt."""
+    rows = sql.rows(_NEWEST_PATH, [run_id, run_id])
+    if not rows:
+        return None
+    expect = expect or Expect()
+    reader = _Reader(tenant_id, run_id, expect.steps_digest, key=key)
+    *_, found = reader.decode(rows)
+    return _finish(reader, found, expect)
 
 
 def load(tenant_id: UUID, run_id: UUID, n: int, expect: Expect | None = None) -> Loaded:
@@ -161,9 +170,11 @@ def newest_valid(
 class _Reader:
     """Decodes frames of one run in order."""
 
-    def __init__(self, tenant_id: UUID, run_id: UUID, steps_digest: StepsDigest | None) -> None:
+    def __init__(
+        self, tenant_id: UUID, run_id: UUID, steps_digest: StepsDigest | None, *, key: bytes | None = None
+    ) -> None:
         self.tenant_id, self.run_id, self.steps_digest = tenant_id, run_id, steps_digest
-        self.key = keys.existing(run_id)
+        self.key = key or keys.existing(run_id)
         self.codec = Codec(self.key)
 
     def path(self, n: int) -> Iterator[Plain]:

@@ -6,7 +6,7 @@ A table of such keys has tenant_id, the owner's column, wrapped, key_version and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from uuid import UUID
 
@@ -35,16 +35,33 @@ class OwnedKeys:
 
         Raises: Corrupt when the key was destroyed.
         """
-        found = self._wrapped(owner_id)
-        return self._open(owner_id, found) if found is not None else self._make(owner_id)
+        found = sql.rows(*self.asked(owner_id))
+        return self.opened(current_tenant(), owner_id, found) if found else self._make(owner_id)
+
+    def new(self, tenant_id: UUID, owner_id: UUID) -> tuple[bytes, sql.Query]:
+        """A key for a new owner, and the statement that records it: part of the transaction that makes the owner."""
+        key = keys.new_key()
+        wrapped = keyring.wrap_key(tenant_id, key, aad=self._aad(tenant_id, owner_id))
+        insert = f"INSERT INTO {self.table} ({self.owner}, wrapped, key_version) VALUES (%s, %s, %s)"
+        return key, (insert, [owner_id, wrapped, keyring.version_of(wrapped)])
 
     def existing(self, owner_id: UUID) -> bytes:
         """The owner's key. Raises: Corrupt when there is none or it was destroyed."""
-        found = self._wrapped(owner_id)
-        if found is None:
-            name = public_id(self.prefix, owner_id)
+        return self.opened(current_tenant(), owner_id, sql.rows(*self.asked(owner_id)))
+
+    def asked(self, owner_id: UUID) -> sql.Query:
+        """The query whose rows opened() reads, for whoever asks for other things in the same round trip."""
+        return f"SELECT wrapped FROM {self.table} WHERE {self.owner} = %s", [owner_id]
+
+    def opened(self, tenant_id: UUID, owner_id: UUID, found: Sequence[sql.Row]) -> bytes:
+        """The owner's key out of the rows of asked(). Raises: Corrupt when there is none or it was destroyed."""
+        name = public_id(self.prefix, owner_id)
+        if not found:
             raise Corrupt(f"{name} has no key.", failed="key missing", **{self.prefix: name})
-        return self._open(owner_id, found)
+        wrapped = bytes(found[0][0])
+        if not wrapped:
+            raise Corrupt(f"{name} cannot be read: key destroyed.", failed="key destroyed", **{self.prefix: name})
+        return self._unwrap(tenant_id, owner_id, wrapped)
 
     def several(self, owner_ids: Iterable[UUID]) -> dict[UUID, bytes]:
         """The keys of these owners in one read; those that have none or whose key was destroyed are left out."""
@@ -52,10 +69,11 @@ class OwnedKeys:
             f"SELECT {self.owner}, wrapped FROM {self.table} WHERE {self.owner} = ANY(%s) AND wrapped <> ''",
             [list(set(owner_ids))],
         )
-        return {owner_id: self._unwrap(owner_id, bytes(wrapped)) for owner_id, wrapped in found}
+        return {owner_id: self._unwrap(current_tenant(), owner_id, bytes(wrapped)) for owner_id, wrapped in found}
 
     def is_destroyed(self, owner_id: UUID) -> bool:
-        return self._wrapped(owner_id) == b""
+        found = sql.row(*self.asked(owner_id))
+        return found is not None and not found[0]
 
     def destroy(self, owner_id: UUID) -> None:
         """Make everything sealed with the key unreadable for ever. Idempotent. Asserts a transaction."""
@@ -108,26 +126,10 @@ class OwnedKeys:
         )
 
     def _make(self, owner_id: UUID) -> bytes:
-        tenant_id, key = current_tenant(), keys.new_key()
-        wrapped = keyring.wrap_key(tenant_id, key, aad=self._aad(tenant_id, owner_id))
-        made = sql.execute(
-            f"INSERT INTO {self.table} ({self.owner}, wrapped, key_version) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            [owner_id, wrapped, keyring.version_of(wrapped)],
-        )
-        return key if made else self.existing(owner_id)
+        key, (insert, args) = self.new(current_tenant(), owner_id)
+        return key if sql.execute(f"{insert} ON CONFLICT DO NOTHING", args) else self.existing(owner_id)
 
-    def _wrapped(self, owner_id: UUID) -> bytes | None:
-        found = sql.row(f"SELECT wrapped FROM {self.table} WHERE {self.owner} = %s", [owner_id])
-        return bytes(found[0]) if found else None
-
-    def _open(self, owner_id: UUID, wrapped: bytes) -> bytes:
-        if not wrapped:
-            name = public_id(self.prefix, owner_id)
-            raise Corrupt(f"{name} cannot be read: key destroyed.", failed="key destroyed", **{self.prefix: name})
-        return self._unwrap(owner_id, wrapped)
-
-    def _unwrap(self, owner_id: UUID, wrapped: bytes) -> bytes:
-        tenant_id = current_tenant()
+    def _unwrap(self, tenant_id: UUID, owner_id: UUID, wrapped: bytes) -> bytes:
         return _unwrapped(tenant_id, wrapped, self._aad(tenant_id, owner_id))
 
     def _aad(self, tenant_id: UUID, owner_id: UUID) -> bytes:

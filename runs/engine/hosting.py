@@ -25,6 +25,7 @@ from agentstate.tenants.scope import tenant_scope
 from runs.engine import summariser
 from runs.engine.presence import Presence
 from runs.engine.store import LocalStore
+from runs.models import Worker
 from runs.services import registry, workers
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Self:
     """This worker process."""
 
     info: WorkerInfo
+    worker: Worker
     presence: Presence
 
 
@@ -70,7 +72,7 @@ def drive(tenant_id: UUID, run_id: UUID) -> str:
     Idempotent: a run that is not free, or not hosted here, is left alone.
     """
     myself = this_process(os.getpid())
-    store = LocalStore(_actor(tenant_id), presence=myself.presence, shared=True)
+    store = LocalStore(_actor(tenant_id), presence=myself.presence, worker=myself.worker, shared=True)
     asked_at = time.monotonic()
     claim = store.claim(myself.info, agents=specs(), run_id=public_id("run", run_id))
     if claim is None:
@@ -94,7 +96,7 @@ def this_process(pid: int) -> Self:
     """Once per process, after the fork: its row, its lock, its connection for heartbeats."""
     info = workers.this_process()
     worker = workers.register(info, kind="hosted", agents=sorted(specs()))
-    return Self(info, Presence(worker.no))
+    return Self(info, worker, Presence(worker.no))
 
 
 def _actor(tenant_id: UUID) -> Actor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from agentstate.core import canonical
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
+from agentstate.db import sql, wake
 from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, StepRecord
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
@@ -20,8 +21,7 @@ from runs.engine import acts, doubts, going_on
 from runs.engine import session as sessions
 from runs.engine.session import RunSession
 from runs.models import AgentVersion, Run, Step, Stop, Worker
-from runs.selectors import budgets
-from runs.services import clock, control, registry, status, timers
+from runs.services import clock, control, registry, status, timers, workers
 from runs.states import RunStatus, StepStatus
 
 Mode = Literal["replay", "snapshot"]
@@ -29,6 +29,22 @@ Mode = Literal["replay", "snapshot"]
 register("claim.committed", "the lease / loading the run")
 register("claim.read", "the run read, a takeover noted / its scratchpad in Redis")
 register("claim.loaded", "the run loaded / handing it to the executor")
+
+CLAIM_SQL = (
+    "SELECT runs_claim(%s::uuid, %s::uuid, %s::uuid, %s::text[], %s::uuid[], %s::int, %s::float8)"  # see sql/claim.sql
+)
+LOOK_CLOSER = 0
+FIRST_FENCE = 1
+
+
+class Taken(NamedTuple):
+    """What became of a try to take a run."""
+
+    fence: int  # 0: not taken
+    over: bool = False  # from a worker that is gone
+
+
+NOT_TAKEN = Taken(0)
 
 
 def claim(
@@ -45,29 +61,26 @@ def claim(
     The attempt is counted before anything of the run is loaded, so a run that kills its worker is quarantined. The
     fence grows with every claim. Locks: run.
     """
-    with tenant_scope(tenant_id, durable=True):
-        timers.fire(run_id, actor=actor)
-        run = _lock_free(run_id)
-        if run is None or run.agent not in agents or _is_stopped(run):
-            return None
-        if not _may_go_on(run, agents[run.agent], worker=worker):
-            return None
-        takeover = run.status == RunStatus.RUNNING
-        _take(run, worker=worker, lease_s=lease_s)
+    taken = _take_plainly(run_id, tenant_id=tenant_id, worker=worker, agents=agents, lease_s=lease_s)
+    if taken is None:
+        with tenant_scope(tenant_id, durable=True):
+            taken = _look_closer(run_id, worker=worker, agents=agents, lease_s=lease_s, actor=actor)
+    if not taken.fence:
+        return None
     hit("claim.committed")
-    with tenant_scope(tenant_id):
-        run = Run.objects.get(id=run_id)
-        session, records = sessions.load(run, fence=run.fence, lease_s=lease_s)
-        if takeover:
-            _report_lost_effects(session)
-        key = session.key
-        given = sealing.open_run(key, tenant_id, run.id, "input", run.input)
-        budget = budgets.context(run.id)
+    run, session, records, budget = sessions.load_claimed(tenant_id, run_id, lease_s=lease_s)
+    if run.fence != taken.fence:  # our lease ended meanwhile, and somebody else has the run
+        return None
+    if taken.over:
+        _report_lost_effects(session)
+    given = sealing.open_run(session.key, tenant_id, run.id, "input", run.input)
+    if run.fence > FIRST_FENCE:  # nobody has shown anything in a run that nobody had
         _flush(run, session)
     hit("claim.read")
-    scratchpad.rebuild(session)
+    if run.fence > FIRST_FENCE:
+        scratchpad.rebuild(session)
     hit("claim.loaded")
-    reason = "recovery" if takeover else run.wake_reason
+    reason = "recovery" if taken.over else run.wake_reason
     claimed = claim_of(
         run,
         session,
@@ -81,19 +94,52 @@ def claim(
     return claimed, session
 
 
+def _take_plainly(
+    run_id: UUID, *, tenant_id: UUID, worker: Worker, agents: Mapping[str, AgentSpec], lease_s: float
+) -> Taken | None:
+    """By the one SQL call that takes a run of which nothing but its turn has to be said; None: look closer."""
+    versions = [registry.known(tenant_id, spec) for spec in agents.values()]
+    known = [version and version.id for version in versions]
+    args = [tenant_id, run_id, worker.id, list(agents), known, CLAIMS_WITHOUT_PROGRESS_MAX, lease_s]
+    found = sql.row(CLAIM_SQL, args)
+    fence = found[0] if found else None
+    if fence:
+        wake.live(tenant_id, run_id)
+    return None if fence == LOOK_CLOSER else Taken(fence or 0)
+
+
+def _look_closer(
+    run_id: UUID, *, worker: Worker, agents: Mapping[str, AgentSpec], lease_s: float, actor: Actor
+) -> Taken:
+    """Asserts a tenant scope. Locks: run."""
+    timers.fire(run_id, actor=actor)
+    run = _lock_free(run_id)
+    if run is None or run.agent not in agents or _is_stopped(run):
+        return NOT_TAKEN
+    worker = workers.again(worker)
+    if not _may_go_on(run, agents[run.agent], worker=worker):
+        return NOT_TAKEN
+    over = run.status == RunStatus.RUNNING
+    _take(run, worker=worker, lease_s=lease_s)
+    return Taken(run.fence, over)
+
+
 def _flush(run: Run, session: RunSession) -> None:
     """Entries that the last worker had shown but not yet made durable go into the trace first. Locks: run."""
     late = scratchpad.unflushed(session)
     if not late:
         return
-    locked = control.locked(run.id)
-    for item in late:
-        plain = canonical.dumps(item)
-        sealed = sealing.seal_entry(session.key, session.tenant_id, run.id, item["n"], plain)
-        locked.event_seq += 1
-        status.add_event(locked, "entry", {"n": item["n"]}, body=sealed, tokens=item["tokens"])
-    locked.entry_seq = session.entry_seq = late[-1]["n"]
-    locked.save(update_fields=["event_seq", "entry_seq"])
+    with tenant_scope(session.tenant_id):
+        locked = control.locked(run.id)
+        if locked.fence != session.fence:
+            return
+        for item in late:
+            plain = canonical.dumps(item)
+            sealed = sealing.seal_entry(session.key, session.tenant_id, run.id, item["n"], plain)
+            locked.event_seq += 1
+            status.add_event(locked, "entry", {"n": item["n"]}, body=sealed, tokens=item["tokens"])
+        locked.entry_seq = session.entry_seq = late[-1]["n"]
+        locked.save(update_fields=["event_seq", "entry_seq"])
     session.note(scratchpad.entries_of(late))
 
 
@@ -231,8 +277,12 @@ def _take(run: Run, *, worker: Worker, lease_s: float) -> None:
 def _report_lost_effects(session: RunSession) -> None:
     """What the lost worker had begun is judged when the agent asks for it; here the takeover only counts."""
     lost = [known.seq for known in session.steps.values() if known.status == StepStatus.STARTED and known.key]
-    if lost:
+    if not lost:
+        return
+    with tenant_scope(session.tenant_id):
         run = control.locked(session.run_id)
+        if run.fence != session.fence:
+            return
         run.event_seq += 1
         run.save(update_fields=["event_seq"])
         status.add_event(run, "takeover", {"fence": session.fence, "lost": lost})

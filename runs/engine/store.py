@@ -41,7 +41,7 @@ from runs.engine import leases, renewing, turns
 from runs.engine import session as sessions
 from runs.engine.presence import Presence
 from runs.engine.session import RunSession
-from runs.models import LateReply, Run, Step
+from runs.models import LateReply, Run, Step, Worker
 from runs.services import admission, clock, registry, timers, workers
 from runs.states import RunStatus
 
@@ -57,8 +57,9 @@ CANDIDATES = 8
 class LocalStore:
     """Acts for one actor in one tenant.
 
-    `presence`: heartbeats go over this connection. `shared`: the agent's own threads call us too, so all of them use
-    the Django connection of the thread that made this store, one after the other.
+    `presence`: heartbeats go over this connection. `worker`: the row of this process, which claims. `shared`: the
+    agent's own threads call us too, so all of them use the Django connection of the thread that made this store, one
+    after the other.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LocalStore:
         kind: Literal["hosted", "http"] = "hosted",
         lease_s: float | None = None,
         presence: Presence | None = None,
+        worker: Worker | None = None,
         shared: bool = False,
     ) -> None:
         assert actor.tenant_id is not None
@@ -76,6 +78,8 @@ class LocalStore:
         self.kind = kind
         self.lease_s = lease_s or settings.LEASE_S
         self._presence = presence
+        self._worker = worker
+        self._workers: OrderedDict[tuple[WorkerInfo, tuple[str, ...]], tuple[Worker, float]] = OrderedDict()
         self._sessions: OrderedDict[tuple[UUID, int], RunSession] = OrderedDict()
         self._lock = threading.RLock()
         self._remembering = threading.Lock()  # the web process serves several claims at once
@@ -217,10 +221,9 @@ class LocalStore:
             return self._session(Claim(run_id=run_id, agent="", fence=fence, lease_s=self.lease_s))
 
     def _claim_once(self, info: WorkerInfo, agents: Mapping[str, AgentSpec], run_id: str) -> Claim | None:
-        tenant = None if self.kind == "hosted" else self.tenant_id
-        with tenant_scope(self.tenant_id):
-            worker = workers.register(info, kind=self.kind, agents=sorted(agents), for_tenant=tenant)
-            candidates = [parse_id("run", run_id)] if run_id else self._candidates(sorted(agents))
+        names = sorted(agents)
+        worker = self._worker or self._worker_of(info, names)
+        candidates = [parse_id("run", run_id)] if run_id else self._candidates(names)
         hit("claim.registered")
         for candidate in candidates:
             found = leases.claim(
@@ -237,15 +240,33 @@ class LocalStore:
                 return claim
         return None
 
+    def _worker_of(self, info: WorkerInfo, agents: list[str]) -> Worker:
+        """The row of a worker that calls us; asked for once in a while, since it may poll many times a second."""
+        asked = info, tuple(agents)
+        with self._remembering:
+            found = self._workers.get(asked)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        tenant = None if self.kind == "hosted" else self.tenant_id
+        with tenant_scope(self.tenant_id):
+            worker = workers.register(info, kind=self.kind, agents=agents, for_tenant=tenant)
+        with self._remembering:
+            self._workers[asked] = worker, time.monotonic() + workers.SEEN_EVERY_S
+            self._workers.move_to_end(asked)
+            while len(self._workers) > SESSIONS_MAX:
+                self._workers.popitem(last=False)
+        return worker
+
     def _candidates(self, agents: list[str]) -> list[UUID]:
         """The oldest due runs of these agents; timers that are over become due first."""
-        now = clock.database_now()
-        ours = Run.objects.filter(agent__in=agents)
-        for due in ours.filter(status=RunStatus.WAITING, due_at__lte=now).values_list("id", flat=True)[:CANDIDATES]:
-            timers.fire(due, actor=self.actor)
-        queued = Q(status=RunStatus.QUEUED, held=False, due_at__lte=clock.database_now())
-        lost = Q(status=RunStatus.RUNNING) & (Q(lease_until__lte=now) | Q(worker__dead_at__isnull=False))
-        return list(ours.filter(queued | lost).order_by("due_at", "id").values_list("id", flat=True)[:CANDIDATES])
+        with tenant_scope(self.tenant_id):
+            now = clock.database_now()
+            ours = Run.objects.filter(agent__in=agents)
+            for due in ours.filter(status=RunStatus.WAITING, due_at__lte=now).values_list("id", flat=True)[:CANDIDATES]:
+                timers.fire(due, actor=self.actor)
+            queued = Q(status=RunStatus.QUEUED, held=False, due_at__lte=clock.database_now())
+            lost = Q(status=RunStatus.RUNNING) & (Q(lease_until__lte=now) | Q(worker__dead_at__isnull=False))
+            return list(ours.filter(queued | lost).order_by("due_at", "id").values_list("id", flat=True)[:CANDIDATES])
 
     def _wait(self, left_s: float) -> None:
         """Until somebody wakes this tenant, or the time is over."""

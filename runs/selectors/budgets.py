@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -28,9 +29,16 @@ class ContextBudget:
 
 def context(run_id: UUID) -> ContextBudget:
     """Asserts a tenant scope."""
-    found = sql.row(CONTEXT, [run_id])
-    assert found is not None
-    own, of_agent, model = found
+    return found(sql.rows(*asked(run_id)))
+
+
+def asked(run_id: UUID) -> sql.Query:
+    """The query whose rows found() reads, for whoever asks for other things in the same round trip."""
+    return CONTEXT, [run_id]
+
+
+def found(rows: Sequence[sql.Row]) -> ContextBudget:
+    own, of_agent, model = rows[0]
     if own:
         return ContextBudget(own, "run")
     if of_agent:

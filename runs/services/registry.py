@@ -2,37 +2,117 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import orjson
+from django.db import transaction
 from django.db.models import Max
 
 from agentstate.core import canonical
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.limits import NAME_CHARS_MAX
+from agentstate.db import sql
 from agentstate.sdk.store import AgentSpec, ToolSpec
+from agentstate.tenants.scope import current_tenant, scope_of, tenant_scope
 from runs.models import AgentVersion, Tool
 from runs.services import clock
 
 SEEN_EVERY = timedelta(seconds=60)
+REMEMBERED_S = 30.0
+AGENTS_CACHED_MAX = 1_024  # of all tenants
+
+
+class _Recorded(NamedTuple):
+    digest: bytes
+    version: AgentVersion
+    until: float  # time.monotonic
+
+
+class Declared(NamedTuple):
+    agent: str
+    mode: str
+    input_schema: Mapping[str, Any]
+
+
+_DECLARED = """SELECT mode, input_schema FROM runs_agentversion WHERE agent = %s
+  ORDER BY seen_at DESC, id DESC LIMIT 1"""
+_lock = threading.Lock()
+_recorded: OrderedDict[tuple[UUID, str], _Recorded] = OrderedDict()
+_digests: OrderedDict[int, tuple[AgentSpec, bytes]] = OrderedDict()
 
 
 def register(spec: AgentSpec) -> AgentVersion:
     """Record this version of an agent and its tools. Asserts a tenant scope. Idempotent by the digest.
 
-    Every claim comes by here: what is known, the newest, and was seen a moment ago is only read, since a write would
-    make all claims of one agent wait for each other.
+    Every claim comes by here: what this process has recorded or read a moment ago is not even looked at, and what is
+    known, the newest, and was seen a moment ago is only read. A refresh of seen_at that another claim is just writing
+    is left to it. So claims of one agent never wait for each other.
     """
+    tenant_id = current_tenant()
+    version = known(tenant_id, spec)
+    if version is not None:
+        return version
+    recorded = _record(spec)
+    transaction.on_commit(lambda: _remember(tenant_id, spec, recorded))  # what is rolled back was never registered
+    return recorded
+
+
+def known(tenant_id: UUID, spec: AgentSpec) -> AgentVersion | None:
+    """What this process has registered for this agent a moment ago, if the agent is still the same."""
+    found = _recorded.get((tenant_id, spec.name))
+    if found is None or time.monotonic() >= found.until or found.digest != _whole_digest(spec):
+        return None
+    return found.version
+
+
+def forget() -> None:
+    """Remember nothing: the next claim of every agent registers it."""
+    with _lock:
+        _recorded.clear()
+
+
+def _remember(tenant_id: UUID, spec: AgentSpec, version: AgentVersion) -> None:
+    recorded = _Recorded(_whole_digest(spec), version, time.monotonic() + REMEMBERED_S)
+    with _lock:
+        _recorded[tenant_id, spec.name] = recorded
+        _recorded.move_to_end((tenant_id, spec.name))
+        while len(_recorded) > AGENTS_CACHED_MAX:
+            _recorded.popitem(last=False)
+
+
+def _whole_digest(spec: AgentSpec) -> bytes:
+    """Over all that register() records. A host asks with the same object for each claim: made once for it."""
+    known = _digests.get(id(spec))
+    if known is None or known[0] is not spec:
+        tools = [[tool.name, _columns(tool)] for tool in spec.tools]
+        whole = [digest(spec), tools, spec.description, spec.context_budget_tokens]
+        known = spec, canonical.digest(whole)
+        with _lock:
+            _digests[id(spec)] = known  # holds the spec, so that no other one gets its id
+            while len(_digests) > AGENTS_CACHED_MAX:
+                _digests.popitem(last=False)
+    return known[1]
+
+
+def _record(spec: AgentSpec) -> AgentVersion:
     _check(spec)
     now = clock.database_now()
     newest = _newest(spec.name)
     if newest is None or not _is_same(newest, spec) or now - newest.seen_at > SEEN_EVERY:
         newest = _see(spec, now=now)
-    known = {tool.name: tool for tool in Tool.objects.filter(agent=spec.name)}
+    on_record = {tool.name: tool for tool in Tool.objects.filter(agent=spec.name)}
     for tool in spec.tools:
-        columns = _columns(tool)
-        if not _is_on_record(known.get(tool.name), columns, now=now):
+        columns, before = _columns(tool), on_record.get(tool.name)
+        if before is None or any(getattr(before, name) != value for name, value in columns.items()):
             Tool.objects.update_or_create(agent=spec.name, name=tool.name, defaults={**columns, "seen_at": now})
+        elif now - before.seen_at > SEEN_EVERY:
+            _refresh("runs_tool", before.id, now)
     return newest
 
 
@@ -53,7 +133,10 @@ def _see(spec: AgentSpec, *, now: datetime) -> AgentVersion:
         },
     )
     if not created:
-        AgentVersion.objects.filter(id=version.id).update(seen_at=now, context_budget_tokens=spec.context_budget_tokens)
+        _refresh("runs_agentversion", version.id, now)
+        if version.context_budget_tokens != spec.context_budget_tokens:  # no part of the code
+            AgentVersion.objects.filter(id=version.id).update(context_budget_tokens=spec.context_budget_tokens)
+        version.seen_at = now
     return version
 
 
@@ -61,26 +144,28 @@ def _is_same(version: AgentVersion, spec: AgentSpec) -> bool:
     return version.digest == digest(spec) and version.context_budget_tokens == spec.context_budget_tokens
 
 
-def _is_on_record(tool: Tool | None, columns: Mapping[str, object], *, now: datetime) -> bool:
-    if tool is None or now - tool.seen_at > SEEN_EVERY:
-        return False
-    return all(getattr(tool, name) == value for name, value in columns.items())
+def _refresh(table: str, id: UUID, now: datetime) -> None:
+    """It was seen now. Whoever holds the row has just written the same."""
+    held = f"SELECT id FROM {table} WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED"
+    sql.execute(f"UPDATE {table} SET seen_at = %s WHERE id = ({held})", [now, id])
 
 
 def _newest(agent: str) -> AgentVersion | None:
     return AgentVersion.objects.filter(agent=agent).order_by("-seen_at", "-id").first()
 
 
-def current(agent: str) -> AgentVersion:
-    """The version seen last. Raises: NotFound naming what to do."""
-    found = _newest(agent)
-    if found is None:
-        known = ", ".join(names()) or "none"
+def declared(tenant_id: UUID, agent: str) -> Declared:
+    """What the version seen last says of an admission. Raises: NotFound naming what to do."""
+    _, found = sql.together(scope_of(tenant_id), (_DECLARED, [agent]))
+    if not found:
+        with tenant_scope(tenant_id):
+            known = ", ".join(names()) or "none"
         raise NotFound(
             f"No worker has registered an agent named {agent!r} here (known: {known}). Start one with st.worker(...).",
             field="/agent",
         )
-    return found
+    mode, input_schema = found[0]
+    return Declared(agent, mode, orjson.loads(input_schema))
 
 
 def names() -> list[str]:

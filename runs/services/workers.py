@@ -58,6 +58,12 @@ def register(info: WorkerInfo, *, kind: str, agents: list[str], for_tenant: UUID
     )
 
 
+def again(worker: Worker) -> Worker:
+    """The row of the process that this one describes: this one while nobody has taken it for dead."""
+    info = WorkerInfo(worker.name, worker.host, worker.pid, worker.boot_id, worker.pid_start)
+    return register(info, kind=worker.kind, agents=worker.agents, for_tenant=worker.for_tenant)
+
+
 def _insert(worker: Worker) -> Worker:
     """`no` is drawn: the policy hides the workers of tenants, so nobody here knows which number is free."""
     for _ in range(20):
