@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from uuid import UUID
 
 import orjson
 from django.db import connection, models
@@ -26,6 +27,8 @@ DETAIL_BYTES_MAX = 4096
 # The head is the column of the row that is updated. SEQ: where the new entry's number stands among the arguments.
 CALL = "agentstate_audit(%s, %s, %s, %s, audit_head, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)"
 SEQ = 3
+# The head of an object that the same statement inserts, with audit_seq 1.
+FIRST = "agentstate_audit(%s, %s, %s, 1, ''::bytea, %s, '', '', %s, %s, %s::jsonb, NULL, %s)"
 
 # Models with the columns audit_head and audit_seq, see tenants.models.Audited.
 AnyModel = TypeVar("AnyModel", bound=models.Model)
@@ -83,6 +86,12 @@ def record(
     assert written is not None, "the row is locked"
     obj.audit_seq, obj.audit_head = written  # type: ignore[attr-defined]
     return obj
+
+
+def first(obj: models.Model, *, action: str, actor: Actor, detail: Mapping[str, Any], tenant_id: UUID) -> list[Any]:
+    """The arguments of FIRST, for whoever inserts an object together with its first entry."""
+    about = [tenant_id, object_type(type(obj)), obj.pk, action]
+    return [*about, actor.kind, actor.id, orjson.dumps(dict(detail), default=str).decode(), actor.name]
 
 
 def object_type(model: type[models.Model]) -> str:

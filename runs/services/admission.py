@@ -16,19 +16,28 @@ from agentstate.core.errors import Conflict, Invalid
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, public_id
 from agentstate.core.limits import EXTERNAL_ID_CHARS_MAX, NAME_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
-from agentstate.db import locks, wake
+from agentstate.db import locks, sql, wake
 from agentstate.sdk import window
 from agentstate.sdk.store import Budget
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
-from agentstate.tenants.scope import tenant_scope
+from agentstate.tenants.scope import scope_of, tenant_scope
 from checkpoints import keys
 from runs import sealing
-from runs.models import AdmissionKey, AgentVersion, Run, RunTag
-from runs.services import clock, control, registry, status
+from runs.models import AdmissionKey, Run
+from runs.services import control, registry, status
+from runs.services.registry import Declared
 from runs.states import RUN_LIVE, RunStatus
 
 register("admit.committed", "the run's row / the hint to look at it")
+
+_MADE = ("created_at", "due_at", "audit_head")  # by the statement itself
+_GIVEN = [field.attname for field in Run._meta.concrete_fields if field.attname not in _MADE]
+_INSERT_RUN = f"""INSERT INTO runs_run ({", ".join([*_GIVEN, *_MADE])})
+  VALUES ({", ".join(["%s"] * len(_GIVEN))}, statement_timestamp(), statement_timestamp(), {trail.FIRST})
+  RETURNING {", ".join(_MADE)}"""
+_TAG = "INSERT INTO runs_tag (tag, run_id) VALUES (%s, %s)"
+_ADMISSION_KEY = "INSERT INTO runs_admissionkey (key, body_hash, run_id, created_at) VALUES (%s, %s, %s, now())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +63,20 @@ def admit(wanted: Admission, *, actor: Actor) -> tuple[Run, bool]:
     """
     actors.require(actor, "runs.start")
     plain = _checked(wanted)
-    with tenant_scope(actors.tenant_of(actor), durable=True):
-        version = registry.current(wanted.agent)
-        _check_input(version, wanted.input)
-        _hold_names(wanted)
-        found = _existing(wanted, plain)
-        if found is not None:
-            return found, False
+    tenant_id = actors.tenant_of(actor)
+    version = registry.declared(tenant_id, wanted.agent)
+    _check_input(version, wanted.input)
+    if not (wanted.external_id or wanted.idempotency_key or wanted.session):  # nobody to wait for, nothing to look up
         run = _create(wanted, plain, version, actor=actor)
+        _wake(run)
+    else:
+        with tenant_scope(tenant_id, durable=True):
+            _hold_names(wanted)
+            found = _existing(wanted, plain)
+            if found is not None:
+                return found, False
+            run = _create(wanted, plain, version, actor=actor, held=_make_room(wanted, actor=actor))
+            _wake(run)
     hit("admit.committed")
     return run, True
 
@@ -102,7 +117,7 @@ def _check_budget(budget: Budget | None) -> None:
             raise Invalid(f"A budget of {name} is a number above 0.", field=f"/budget/{name}")
 
 
-def _check_input(version: AgentVersion, given: Any) -> None:
+def _check_input(version: Declared, given: Any) -> None:
     if not version.input_schema:
         return
     errors = jsonschema.Draft202012Validator(version.input_schema).iter_errors(given)
@@ -146,10 +161,9 @@ def _body_hash(wanted: Admission, plain: bytes) -> bytes:
     )
 
 
-def _create(wanted: Admission, plain: bytes, version: AgentVersion, *, actor: Actor) -> Run:
-    held = _make_room(wanted, actor=actor)
+def _create(wanted: Admission, plain: bytes, version: Declared, *, actor: Actor, held: bool = False) -> Run:
+    """All rows of a new run in one round trip: one transaction, or part of the open one."""
     tenant_id = actors.tenant_of(actor)
-    now = clock.database_now()
     budget = wanted.budget or Budget()
     run = Run(
         id=new_id(),
@@ -164,29 +178,34 @@ def _create(wanted: Admission, plain: bytes, version: AgentVersion, *, actor: Ac
         started_by_kind=actor.kind,
         started_by_id=actor.id,
         started_by_name=actor.name,
-        due_at=now,
-        created_at=now,
         budget_steps=budget.steps,
         budget_tokens=budget.tokens,
         budget_cost=budget.cost,
         budget_wall_s=budget.wall_s,
         context_budget_tokens=wanted.context_budget_tokens,
+        event_seq=1,
+        audit_seq=1,
     )
-    key = keys.run_key(run.id)
+    key, key_row = keys.new(tenant_id, run.id)
     run.input = sealing.seal_run(key, tenant_id, run.id, "input", plain)
-    run.save(force_insert=True)
-    RunTag.objects.bulk_create([RunTag(tag=tag, run_id=run.id) for tag in run.tags])
+    rows = [scope_of(tenant_id), key_row, _run_row(run, actor=actor), status.first_event(run, actor=actor)]
+    rows += [(_TAG, [tag, run.id]) for tag in run.tags]
     if wanted.idempotency_key:
-        AdmissionKey.objects.create(
-            key=wanted.idempotency_key, body_hash=_body_hash(wanted, plain), run_id=run.id, created_at=now
-        )
-    trail.record(run, action="run.admitted", actor=actor, detail={"agent": run.agent, "held": held})
-    run.event_seq = 1
-    run.save(update_fields=["event_seq"])
-    status.add_event(run, "status", {"from": "", "to": run.status, "by": actor.kind})
-    if not held:
-        wake.wake(run.tenant_id, run.id)
+        rows.append((_ADMISSION_KEY, [wanted.idempotency_key, _body_hash(wanted, plain), run.id]))
+    inserted = sql.together(*rows)[2]
+    run.created_at, run.due_at, run.audit_head = inserted[0]
     return run
+
+
+def _run_row(run: Run, *, actor: Actor) -> sql.Query:
+    detail = {"agent": run.agent, "held": run.held}
+    entry = trail.first(run, action="run.admitted", actor=actor, detail=detail, tenant_id=run.tenant_id)
+    return _INSERT_RUN, [*[getattr(run, name) for name in _GIVEN], *entry]
+
+
+def _wake(run: Run) -> None:
+    if not run.held:
+        wake.wake(run.tenant_id, run.id)
 
 
 def _make_room(wanted: Admission, *, actor: Actor) -> bool:

@@ -18,6 +18,12 @@ from runs.models import Run, StatusDelta
 from runs.services import clock
 from runs.states import RUN_LIVE, RUN_OVER, RUN_TRANSITIONS, RunStatus
 
+# The month is the run's; a run that the same transaction inserts is there already.
+FIRST_EVENT = """
+insert into runs_event (month, run_id, seq, kind, detail, tokens, at)
+  select date_trunc('month', r.created_at at time zone 'UTC')::date, r.id, r.event_seq, 'status', %s::text::jsonb, 0,
+    r.created_at from runs_run r where r.id = %s
+"""
 EVENT = """
 insert into runs_event (month, run_id, seq, kind, detail, body, tokens, at) values (
   date_trunc('month', %s::timestamptz at time zone 'UTC')::date, %s, %s, %s, %s::text::jsonb, %s, %s, clock_timestamp())
@@ -62,6 +68,12 @@ def move(run: Run, *, to: str, actor: Actor, changes: Mapping[str, Any] | None =
 def add_event(run: Run, kind: str, detail: Mapping[str, Any], *, body: bytes | None = None, tokens: int = 0) -> None:
     """Append a fact under the number run.event_seq, which the caller has just taken under the run's lock."""
     sql.execute(EVENT, [run.created_at, run.id, run.event_seq, kind, orjson.dumps(detail).decode(), body, tokens])
+
+
+def first_event(run: Run, *, actor: Actor) -> sql.Query:
+    """The statement that says how a run began; after the one that inserts it, in the same transaction."""
+    detail = {"from": "", "to": run.status, "by": actor.kind}
+    return FIRST_EVENT, [orjson.dumps(detail).decode(), run.id]
 
 
 def release_next_of_session(run: Run, *, actor: Actor) -> None:
