@@ -8,7 +8,7 @@ from agentstate.sdk.store import Question
 from runs.engine import acts
 from runs.engine.session import RunSession
 from runs.models import Run, Step
-from runs.services import approvals
+from runs.services import approvals, clock
 from runs.states import StepStatus
 
 
@@ -16,7 +16,8 @@ def open_doubt(session: RunSession, run: Run, step: Step, *, why: str) -> None:
     """started -> in_doubt, and the question to people. Asserts a tenant scope and the run's lock."""
     step.status = StepStatus.IN_DOUBT
     step.outcome = "unknown"
-    step.save(update_fields=["status", "outcome", "error", "error_type"])
+    step.doubted_at = clock.database_now()
+    step.save(update_fields=["status", "outcome", "doubted_at", "error", "error_type"])
     session.steps[step.identity].status = step.status
     acts.record(run, step, "step.in_doubt", worker_id=session.worker_id, why=why)
     args = _sent(session, step)

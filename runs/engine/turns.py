@@ -160,7 +160,7 @@ def _record(
     session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, *, kind: str = "step"
 ) -> TurnReply:
     """The SQL call and, when it landed, the session brought up to date."""
-    bodies: list[bytes] = [b"", b"", b""]
+    bodies = sql.Bodies([b"", b"", b""])
     message = _message(session, plan, entries, bodies)
     ended = {done.known.identity for done in plan.done}
     pending = [identity for identity in session.pending() if identity not in ended]

@@ -6,6 +6,7 @@ from django.db import migrations, models
 
 import agentstate.core.ids
 import agentstate.tenants.security
+import runs.constraints
 from runs import functions, partitions
 
 
@@ -406,6 +407,7 @@ class Migration(migrations.Migration):
                 ("has_probe", models.BooleanField(default=False)),
                 ("probes_unknown", models.SmallIntegerField(default=0)),
                 ("due_at", models.DateTimeField(null=True)),
+                ("doubted_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
                 ("end_frame", models.IntegerField(null=True)),
                 ("source", models.CharField(default="worker", max_length=8)),
@@ -418,7 +420,7 @@ class Migration(migrations.Migration):
                 "db_table": "runs_step",
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("status", "in_doubt")),
+                        condition=models.Q(("doubted_at__isnull", False)),
                         fields=["tenant_id", "run_id"],
                         name="runs_step_in_doubt",
                     )
@@ -427,25 +429,23 @@ class Migration(migrations.Migration):
                     agentstate.tenants.security.RowSecurity(
                         grants="SELECT, INSERT, UPDATE, DELETE", name="runs_step_rls"
                     ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            ("status__in", ["waiting", "started", "done", "failed", "in_doubt", "rejected", "skipped"])
-                        ),
+                    runs.constraints.OneOf(
+                        column="status",
+                        given=["in_doubt"],
                         name="runs_step_status",
+                        with_="doubted_at",
+                        words=["waiting", "started", "done", "failed", "rejected", "skipped"],
                     ),
-                    models.CheckConstraint(
-                        condition=models.Q(("effect__in", ("pure", "replayable", "keyed", "probed", "destructive"))),
+                    runs.constraints.OneOf(
+                        column="effect",
+                        given=["keyed", "probed", "destructive"],
                         name="runs_step_effect",
+                        with_="key",
+                        words=["pure", "replayable"],
                     ),
                     models.UniqueConstraint(fields=("run_id", "generation", "identity"), name="runs_step_identity"),
                     models.UniqueConstraint(
                         condition=models.Q(("key__isnull", False)), fields=("tenant_id", "key"), name="runs_step_key"
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            ("effect__in", ("pure", "replayable")), ("key__isnull", False), _connector="OR"
-                        ),
-                        name="runs_step_effect_has_key",
                     ),
                     agentstate.tenants.security.TenantFK(
                         field="run_id", name="runs_step_run", on_delete="NO ACTION", to="runs_run"
@@ -751,14 +751,12 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "status__in",
-                        ["queued", "running", "waiting", "paused", "in_doubt", "succeeded", "failed", "cancelled"],
-                    )
-                ),
+            constraint=runs.constraints.OneOf(
+                column="status",
+                given=[],
                 name="runs_run_status",
+                with_="",
+                words=["queued", "running", "waiting", "paused", "in_doubt", "succeeded", "failed", "cancelled"],
             ),
         ),
         migrations.AddConstraint(

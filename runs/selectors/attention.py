@@ -22,7 +22,7 @@ where status = 'failed' and id > %s order by id desc limit {FAILED_MAX}
 # runs_step_in_doubt and its run.
 IN_DOUBT = """
 select s.run_id, s.seq, s.name, s.started_at, s.effect from runs_step s
-where s.status = 'in_doubt' order by s.run_id limit 50
+where s.doubted_at is not null and s.status = 'in_doubt' order by s.run_id limit 50
 """
 # The last good version: the newest version of the agent with a success before the first such failure is not asked of
 # history here; the page shows the version that failed and when it was registered.

@@ -1,6 +1,6 @@
 -- What a step is never changes: identity, payload and a terminal status with its result. A trigger of columns is not
--- looked at by an update that sets none of them, and a WHEN clause is read anew by every update that does, so what a
--- plain turn never sets stands apart from what it does.
+-- looked at by an update that sets none of them, and a WHEN clause is parsed anew by every update that does, so what a
+-- plain turn never sets stands apart from what it does, and that one asks in its function, whose plan is kept.
 create function runs_step_refuse() returns trigger language plpgsql as $$
 begin
   raise exception 'step % of run % is frozen', old.seq, old.run_id using errcode = 'AS002';
@@ -16,11 +16,17 @@ create trigger runs_step_frozen
         or new.fence < old.fence
         or (old.status in ('done', 'rejected', 'skipped') and new.fence is distinct from old.fence))
   execute function runs_step_refuse();
+create function runs_step_refuse_over() returns trigger language plpgsql as $$
+begin
+  if old.status in ('done', 'rejected', 'skipped')
+      and (new.status is distinct from old.status or new.output is distinct from old.output
+           or new.output_hash is distinct from old.output_hash) then
+    raise exception 'step % of run % is frozen', old.seq, old.run_id using errcode = 'AS002';
+  end if;
+  return new;
+end $$;
 create trigger runs_step_over before update of status, output, output_hash on runs_step for each row
-  when (old.status in ('done', 'rejected', 'skipped')
-        and (new.status is distinct from old.status or new.output is distinct from old.output
-             or new.output_hash is distinct from old.output_hash))
-  execute function runs_step_refuse();
+  execute function runs_step_refuse_over();
 
 create function runs_run_refuse() returns trigger language plpgsql as $$
 begin

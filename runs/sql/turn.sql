@@ -10,6 +10,7 @@
 create function runs_turn(p_tenant uuid, p_run uuid, p_fence bigint, p jsonb, p_bodies bytea[])
 returns jsonb language plpgsql as $$
 declare
+  v_scope text := set_config('agentstate.tenant', p_tenant::text, true);  -- cheaper than PERFORM
   run record;
   v_frame int := (p->>'frame')::int;
   v_starts int := coalesce(jsonb_array_length(p->'start'), 0);
@@ -24,17 +25,7 @@ declare
   v_seq int;
   a record;
 begin
-  perform set_config('agentstate.tenant', p_tenant::text, true);
-
-  if v_begins > 0 then
-    -- Read before the run's row is locked: a stop committed after this is seen by the next turn.
-    perform 1 from runs_stop s, runs_run r
-      where s.status = 'active' and r.id = p_run and s.agent in ('', r.agent);
-    if found then
-      return jsonb_build_object('refused', 'stop');
-    end if;
-  end if;
-
+  -- A stop that is committed after this statement began is seen by the next turn.
   update runs_run r set
       lease_until = v_now + make_interval(secs => (p->>'lease_s')::float8),
       frame_n = v_frame, chain = p_bodies[3], claims = 0,
@@ -46,6 +37,7 @@ begin
     where r.id = p_run and r.fence = p_fence and r.status = 'running' and r.lease_until > v_now
       and r.frame_n = v_frame - 1
       and (v_begins = 0 or (r.control = ''
+        and not exists (select from runs_stop s where s.status = 'active' and s.agent in ('', r.agent))
         and (r.budget_steps is null or r.step_seq + v_starts <= r.budget_steps)
         and (r.budget_tokens is null or r.tokens_in + r.tokens_out
              + coalesce((p->>'tin')::bigint, 0) + coalesce((p->>'tout')::bigint, 0) < r.budget_tokens)
@@ -65,6 +57,9 @@ begin
     end if;
     if run.frame_n <> v_frame - 1 then
       return jsonb_build_object('stale', true);
+    end if;
+    if exists (select from runs_stop s where s.status = 'active' and s.agent in ('', run.agent)) then
+      return jsonb_build_object('refused', 'stop');
     end if;
     return jsonb_build_object('refused', case when run.control <> '' then run.control else 'budget' end);
   end if;
@@ -139,9 +134,10 @@ end $$;
 -- Heartbeat. NULL = fenced out or the lease has ended; else what a person asked for meanwhile ('' nothing).
 create function runs_renew(p_tenant uuid, p_run uuid, p_fence bigint, p_lease_s float8)
 returns text language plpgsql as $$
-declare v_control text;
+declare
+  v_scope text := set_config('agentstate.tenant', p_tenant::text, true);
+  v_control text;
 begin
-  perform set_config('agentstate.tenant', p_tenant::text, true);
   update runs_run r set lease_until = clock_timestamp() + make_interval(secs => p_lease_s)
     where r.id = p_run and r.fence = p_fence and r.status = 'running' and r.lease_until > clock_timestamp()
     returning r.control into v_control;
