@@ -153,8 +153,10 @@ class LocalStore:
     ) -> Claim | None:
         until = time.monotonic() + wait_s
         while True:
-            with self._database():
-                found = self._claim_once(worker, agents, run_id)
+            try:
+                found = self._claimed(worker, agents, run_id)
+            except Unavailable:  # the server dropped our connection since the last use
+                found = self._claimed(worker, agents, run_id)
             left = until - time.monotonic()
             if found is not None or left <= 0:
                 return found
@@ -219,6 +221,10 @@ class LocalStore:
         """The open claim as the engine sees it. Raises: NotFound, Fenced."""
         with self._database():
             return self._session(Claim(run_id=run_id, agent="", fence=fence, lease_s=self.lease_s))
+
+    def _claimed(self, info: WorkerInfo, agents: Mapping[str, AgentSpec], run_id: str) -> Claim | None:
+        with self._database():
+            return self._claim_once(info, agents, run_id)
 
     def _claim_once(self, info: WorkerInfo, agents: Mapping[str, AgentSpec], run_id: str) -> Claim | None:
         names = sorted(agents)

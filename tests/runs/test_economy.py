@@ -1,0 +1,175 @@
+"""What a claim, a turn and an admission cost in round trips, and who waits for whom: numbers that must not creep up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from agentstate.core.ids import parse_id
+from agentstate.db import sql
+from agentstate.dev.testing import superuser_url
+from agentstate.sdk.store import StepFinish, StepStart, Turn
+from agentstate.tenants.actors import Actor
+from agentstate.tenants.scope import tenant_scope
+from runs.engine import leases
+from runs.models import AgentVersion, Run, Worker
+from runs.services import clock, registry
+from tests.runs.conftest import SPEC, Desk
+
+
+def round_trips(act: Callable[[], Any]) -> list[str]:
+    """What `act` asks the database, transactions' own statements included; one entry a round trip."""
+    with CaptureQueriesContext(connection) as by_django, sql.watched() as by_hand:
+        act()
+    return [query["sql"] for query in by_django.captured_queries] + by_hand
+
+
+@pytest.fixture
+def warm(committed_db: None, alice: Actor) -> Desk:
+    """A desk that has admitted and claimed before: the agent is registered and keys are unwrapped."""
+    desk = Desk(alice)
+    desk.finish(claim := desk.start(), desk.begin(claim, "look").seq)
+    return desk
+
+
+def test_an_admission_is_two_round_trips(warm: Desk) -> None:
+    assert len(found := round_trips(lambda: warm.store.admit("desk", {"page": 1}, tags=["a", "b"]))) == 2, found
+
+
+def test_an_admission_under_a_name_is_seven_round_trips(warm: Desk) -> None:
+    # The declaration; begin, scope, the name's lock, the run of that name; all rows; commit.
+    assert len(found := round_trips(lambda: warm.store.admit("desk", {}, external_id="one"))) == 7, found
+
+
+def test_a_first_claim_is_two_round_trips(warm: Desk) -> None:
+    run = warm.store.admit("desk", {})
+    assert len(found := round_trips(lambda: warm.take(run.run_id))) == 2, found
+
+
+def test_a_plain_turn_is_one_round_trip(warm: Desk) -> None:
+    claim = warm.start()
+    begun = warm.begin(claim, "look")
+    turn = Turn(finish=[StepFinish(begun.seq, output=1)], start=[StepStart("look#2", "look")], state={"n": 1})
+    assert len(found := round_trips(lambda: warm.store.turn(claim, turn))) == 1, found
+
+
+def test_an_update_of_a_turn_touches_no_index(db: None, alice: Actor) -> None:
+    """An index over a column that turns change would be written anew with each of them."""
+    desk = Desk(alice)
+    claim = desk.start()
+    seq, before = desk.begin(claim, "look").seq, {table: updates(table) for table in ("runs_run", "runs_step")}
+    for n in range(2, 5):
+        start = StepStart(f"look#{n}", "look")
+        seq = desk.store.turn(claim, Turn(finish=[StepFinish(seq, output=n)], start=[start])).begun[0].seq
+    for table, (updated, hot) in before.items():
+        assert updates(table) == (updated + 3, hot + 3), table
+
+
+def updates(table: str) -> tuple[int, int]:
+    """Updates in this transaction, and how many of them were heap-only."""
+    found = sql.row(
+        "SELECT pg_stat_get_xact_tuples_updated(%s::regclass), pg_stat_get_xact_tuples_hot_updated(%s::regclass)",
+        [table, table],
+    )
+    assert found is not None
+    return found[0], found[1]
+
+
+@contextmanager
+def another_registering(desk: Desk) -> Iterator[None]:
+    """Another claim is just writing that it has seen the agent, and has not committed."""
+    with psycopg.connect(settings.DATABASE_URL) as other:
+        other.execute("SELECT set_config('agentstate.tenant', %s, true)", [str(desk.tenant_id)])
+        assert other.execute("UPDATE runs_agentversion SET seen_at = clock_timestamp()").rowcount == 1
+        assert other.execute("UPDATE runs_tool SET seen_at = clock_timestamp()").rowcount == 1
+        yield
+        other.rollback()
+
+
+def test_claims_of_one_agent_do_not_wait_for_each_other(committed_db: None, alice: Actor) -> None:
+    desk = Desk(alice)
+    run = desk.store.admit("desk", {})
+    age(desk)
+    with another_registering(desk), impatient():
+        assert desk.try_take(run.run_id) is not None
+
+
+def age(desk: Desk) -> None:
+    """Nobody has seen the agent for an hour, and this process remembers nothing."""
+    registry.forget()
+    with tenant_scope(desk.tenant_id):
+        for table in ("runs_agentversion", "runs_tool"):
+            sql.execute(f"UPDATE {table} SET seen_at = clock_timestamp() - interval '1 hour'")
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    sql.row("SELECT set_config('lock_timeout', '2s', false)")
+    yield
+    sql.row("SELECT set_config('lock_timeout', '0', false)")
+
+
+def test_a_claim_refreshes_what_nobody_holds(committed_db: None, alice: Actor) -> None:
+    desk = Desk(alice)
+    age(desk)
+    desk.start()
+    with tenant_scope(desk.tenant_id):
+        late = "SELECT 1 FROM {} WHERE seen_at < clock_timestamp() - interval '1 minute'"
+        assert [sql.row(late.format(table)) for table in ("runs_agentversion", "runs_tool")] == [None, None]
+
+
+def test_what_was_rolled_back_is_not_remembered(committed_db: None, alice: Actor) -> None:
+    tenant_id = alice.tenant_id
+    assert tenant_id is not None
+    with pytest.raises(ZeroDivisionError), tenant_scope(tenant_id):
+        registry.register(SPEC)
+        raise ZeroDivisionError
+    assert registry.known(tenant_id, SPEC) is None
+    Desk(alice)
+    assert registry.known(tenant_id, SPEC) is not None
+    with tenant_scope(tenant_id):
+        assert AgentVersion.objects.count() == 1
+
+
+def test_a_claim_that_was_taken_over_before_it_was_loaded_is_none(
+    committed_db: None, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = Desk(alice), Desk(alice)
+    run = slow.store.admit("desk", {})
+    taken: list[Any] = []
+
+    def hit(name: str) -> None:
+        if name == "claim.committed" and not taken:
+            taken.append(None)
+            with tenant_scope(slow.tenant_id):
+                Run.objects.update(lease_until=clock.database_now())
+            taken.append(quick.take(run.run_id))
+
+    monkeypatch.setattr(leases, "hit", hit)
+    assert slow.try_take(run.run_id) is None
+    assert taken[1].fence == 2
+
+
+def test_a_worker_that_was_taken_for_dead_claims_under_a_new_row(committed_db: None, alice: Actor) -> None:
+    desk = Desk(alice)
+    desk.start()
+    Worker.objects.update(dead_at=clock.database_now(), dead_proof="by mistake")
+    claim = desk.start()
+    with tenant_scope(desk.tenant_id):
+        run = Run.objects.select_related("worker").get(id=parse_id("run", claim.run_id))
+    assert run.worker is not None and run.worker.dead_at is None
+
+
+def test_a_claim_asks_again_over_a_fresh_connection(warm: Desk) -> None:
+    """Nothing looks whether a connection still works before the call: that would be another round trip."""
+    run = warm.store.admit("desk", {})
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"])), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid])
+    assert warm.try_take(run.run_id) is not None
