@@ -27,5 +27,12 @@ beat_schedule = {
     "deliver": {"task": "notify.deliver", "schedule": 2.0, "options": {"queue": "deliver", "expires": 5}},
     "compact": {"task": "checkpoints.compact", "schedule": 86_400.0, "options": {"queue": "compact"}},
     "erase": {"task": "affairs.erase", "schedule": 15.0, "options": {"queue": "sweep", "expires": 15}},
+    "flush": {"task": "memory.flush", "schedule": 1.0, "options": {"queue": "sweep", "expires": 5}},
+    "expire": {"task": "memory.expire", "schedule": 60.0, "options": {"queue": "sweep", "expires": 60}},
+    "summarise": {"task": "memory.summarise", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
+    "extract": {"task": "memory.extract", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
+    "embed": {"task": "memory.embed", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
+    "consolidate": {"task": "memory.consolidate", "schedule": 60.0, "options": {"queue": "summarise", "expires": 60}},
+    "backfill": {"task": "memory.backfill", "schedule": 600.0, "options": {"queue": "summarise", "expires": 600}},
     "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"queue": "sweep", "expires": 600}},
 }

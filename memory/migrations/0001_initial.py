@@ -198,6 +198,7 @@ class Migration(migrations.Migration):
                 ("message_count", models.IntegerField(default=0)),
                 ("tokens", models.BigIntegerField(default=0)),
                 ("summarised_seq", models.IntegerField(default=0)),
+                ("extracted_seq", models.IntegerField(default=0)),
                 ("created_at", models.DateTimeField()),
                 ("last_active_at", models.DateTimeField()),
                 ("idle_s", models.IntegerField(null=True)),
@@ -903,6 +904,14 @@ class Migration(migrations.Migration):
                 condition=models.Q(("last_seq__gt", models.F("summarised_seq"))),
                 fields=["tenant_id", "id"],
                 name="memory_session_untold",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("last_seq__gt", models.F("extracted_seq"))),
+                fields=["tenant_id", "id"],
+                name="memory_session_unread",
             ),
         ),
         migrations.AddConstraint(

@@ -50,6 +50,7 @@ class Session(Audited, TenantModel):
     message_count = models.IntegerField(default=0)  # that stand
     tokens = models.BigIntegerField(default=0)  # of those
     summarised_seq = models.IntegerField(default=0)  # the running summary covers messages up to here
+    extracted_seq = models.IntegerField(default=0)  # messages up to here were read for what is worth keeping
     created_at = models.DateTimeField()
     last_active_at = models.DateTimeField()
     idle_s = models.IntegerField(null=True)  # expires so long after last_active_at
@@ -76,6 +77,10 @@ class Session(Audited, TenantModel):
             # The upkeep that summarises.
             models.Index(
                 fields=["tenant_id", "id"], condition=Q(last_seq__gt=F("summarised_seq")), name="memory_session_untold"
+            ),
+            # The upkeep that extracts.
+            models.Index(
+                fields=["tenant_id", "id"], condition=Q(last_seq__gt=F("extracted_seq")), name="memory_session_unread"
             ),
         ]
 

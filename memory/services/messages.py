@@ -6,9 +6,11 @@ buffer is recorded before anything else of the session is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Literal
 from uuid import UUID
 
@@ -131,10 +133,19 @@ def flush_held(session: Session, key: bytes) -> int:
     return len(waiting.entries)
 
 
-def flush_due(tenant_ids: Sequence[UUID], *, limit: int = 500) -> int:
-    """Flush the buffers of these tenants whose time has come; how many messages. Each in a transaction of its own."""
+def flush_due(tenant_ids: Sequence[UUID], *, until_s: float | None = None, limit: int = 500) -> int:
+    """Flush the buffers of these tenants whose time has come; how many messages. Each in a transaction of its own.
+
+    One of each tenant in turn, until the monotonic moment.
+    """
     found = buffering.due(tenant_ids, limit=limit)
-    return sum(_flushed(tenant_id, session_id) for tenant_id, due in found.items() for session_id in due)
+    flushed = 0
+    for round_ in zip_longest(*([(tenant_id, id) for id in ids] for tenant_id, ids in found.items())):
+        for due in round_:
+            if until_s is not None and time.monotonic() >= until_s:
+                return flushed
+            flushed += _flushed(*due) if due is not None else 0
+    return flushed
 
 
 def undo(session_id: UUID, *, last_n: int, expected_version: int, reason: str, actor: Actor) -> undoing.Undone:
