@@ -60,7 +60,7 @@ def enforce(subject: Subject, *, key: bytes, actor: Actor, keep: Item | None = N
 
 
 def worth(importance: float, updated_at: datetime, *, at: datetime) -> float:
-    return importance * 0.5 ** (max(at - updated_at, timedelta(0)) / HALF_LIFE)
+    return importance * float(0.5 ** (max(at - updated_at, timedelta(0)) / HALF_LIFE))
 
 
 def _check_room(subject: Subject, cap_bytes: int, keep: Item | None) -> None:

@@ -141,17 +141,17 @@ def name_in(name: str, *, field: str) -> str:
     return found
 
 
-def number_in_unit(number: float, *, field: str) -> float:
+def number_in_unit(number: object, *, field: str) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not isfinite(number) or not 0 <= number <= 1:
         raise Invalid(f"{field} is a number from 0 to 1.", field=field)
     return float(number)
 
 
-def instant(moment: datetime | None, *, field: str) -> datetime | None:
+def instant(moment: object, *, field: str) -> datetime | None:
     """Raises: Invalid for a time without a zone, which would mean another moment on every machine."""
-    if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
-        raise Invalid(f"{field} is a time with its zone, such as 2026-01-31T12:00:00Z.", field=field)
-    return moment
+    if moment is None or (isinstance(moment, datetime) and moment.utcoffset() is not None):
+        return moment
+    raise Invalid(f"{field} is a time with its zone, such as 2026-01-31T12:00:00Z.", field=field)
 
 
 def check_times(*, valid_from: datetime, valid_to: datetime | None, expires_at: datetime | None) -> None:

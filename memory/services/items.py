@@ -22,6 +22,7 @@ from agentstate.db import locks
 from agentstate.tenants.actors import Actor
 from memory import facts, likeness, policies, texts
 from memory.models import Item, ItemRevision, Subject
+from memory.recall import units
 from memory.services import cap, drafts, fence, hints, revising, rights, subjects, suggesting
 from memory.services.cap import Evicted
 from memory.services.drafts import UNSET, ItemChanges, NewItem, Unset
@@ -261,7 +262,7 @@ class _Writer:
         if again and not same.item.pinned:
             same.item.expires_at = drafts.expiry(policies.for_tenant())
             same.item.save(update_fields=["expires_at"])
-            revising.units.update_item(same.item)
+            units.update_item(same.item)
         return Kept(same.item, "duplicate", refused=refused)
 
     def merge(self, near: Held, new: NewItem, content: Content, held: Sequence[Held], *, refused: str) -> Kept:

@@ -176,7 +176,7 @@ def _adds_nothing(known: Held, words: likeness.Words, content: Any) -> bool:
 
 
 def _version_of(subject: Subject, item_id: UUID | None, expected_version: int | None) -> int:
-    item = Item.objects.filter(id=item_id, subject_id=subject.id).first()
+    item = Item.objects.filter(id=item_id, subject_id=subject.id).first() if item_id is not None else None
     if item is None:
         raise NotFound("The item to change is not there.")
     if item.status != ItemStatus.ACTIVE:
@@ -204,7 +204,7 @@ def _begun(proposal_id: UUID, to: ProposalStatus, actor: Actor) -> tuple[Subject
     if proposal.status == ProposalStatus.PENDING:
         return subject, proposal, None
     if proposal.status == to and proposal.decided_by == actor.name:
-        return subject, proposal, Decided(proposal, Item.objects.filter(id=proposal.item_id).first())
+        return subject, proposal, Decided(proposal, _item_of(proposal))
     raise Conflict(
         f"This proposal is {proposal.status} already, by {proposal.decided_by}.",
         status=proposal.status,
@@ -213,11 +213,15 @@ def _begun(proposal_id: UUID, to: ProposalStatus, actor: Actor) -> tuple[Subject
     )
 
 
+def _item_of(proposal: Proposal) -> Item | None:
+    return None if proposal.item_id is None else Item.objects.filter(id=proposal.item_id).first()
+
+
 def _why_stale(proposal: Proposal, expected_version: int | None) -> str:
     """Why it can no longer be done; "" when it can."""
     if proposal.act == "add":
         return ""
-    item = Item.objects.filter(id=proposal.item_id).first()
+    item = _item_of(proposal)
     if item is None or item.status != ItemStatus.ACTIVE:
         return "the item it is about is no longer active"
     wanted = proposal.expected_version if expected_version is None else expected_version
@@ -234,7 +238,8 @@ def _accept(
     if kept is not None and kept.item is None:
         _end(proposal, ProposalStatus.WITHDRAWN, actor=actor, reason=kept.refused)
         return Decided(proposal, kept=kept, why=kept.refused)
-    _end(proposal, ProposalStatus.ACCEPTED, actor=actor, reason=reason, item_id=proposal.item_id or (item and item.id))
+    item_id = proposal.item_id or (item.id if item is not None else None)
+    _end(proposal, ProposalStatus.ACCEPTED, actor=actor, reason=reason, item_id=item_id)
     return Decided(
         proposal,
         item,

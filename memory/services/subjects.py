@@ -27,7 +27,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import current_tenant
 from memory import keys, sealing, texts
 from memory.models import Alias, Subject
-from memory.services import cap, revising
+from memory.services import cap, revising, rights
 from memory.states import SubjectStatus
 
 UTF8_BYTES_PER_CHAR_MAX = 4
@@ -94,6 +94,7 @@ def locked(subject_id: UUID) -> Subject:
 
 def rename(subject_id: UUID, *, name: str, actor: Actor, reason: str = "") -> Subject:
     """Give it a display name, or none with an empty one."""
+    rights.require_writing(actor)
     name = _checked_name(name)
     subject = locked(subject_id)
     key = keys.owner_key(subject.id)
@@ -104,6 +105,7 @@ def rename(subject_id: UUID, *, name: str, actor: Actor, reason: str = "") -> Su
 
 def add_alias(subject_id: UUID, alias: AliasIn, *, actor: Actor, reason: str = "") -> Alias:
     """Idempotent. Raises: Conflict when the name belongs to another subject."""
+    rights.require_writing(actor)
     (wanted,) = _checked_aliases([alias])
     _hold(None, [wanted])
     subject = locked(subject_id)
@@ -119,6 +121,7 @@ def add_alias(subject_id: UUID, alias: AliasIn, *, actor: Actor, reason: str = "
 
 def remove_alias(subject_id: UUID, alias_id: UUID, *, actor: Actor, reason: str = "") -> None:
     """Idempotent."""
+    rights.require_writing(actor)
     subject = locked(subject_id)
     removed, _ = Alias.objects.filter(id=alias_id, subject_id=subject.id).delete()
     if removed:
@@ -130,6 +133,7 @@ def set_cap(subject_id: UUID, *, cap_bytes: int | None, actor: Actor, reason: st
 
     Raises: Invalid, also when what is pinned alone is larger.
     """
+    rights.require_writing(actor)
     if cap_bytes is not None and not SUBJECT_CAP_BYTES_MIN <= cap_bytes <= SUBJECT_CAP_BYTES_MAX:
         bounds = f"{SUBJECT_CAP_BYTES_MIN:,} to {SUBJECT_CAP_BYTES_MAX:,}"
         raise Invalid(f"The cap of a subject is {bounds} bytes.", field="cap_bytes")

@@ -97,17 +97,17 @@ def drive(
 
     `done` of the answer counts all of them. None when another round is at it.
     """
-    done = 0
+    last: Progressed | None = None
     for _ in range(batches_max):
         with tenant_scope(tenant_id, durable=True):
             progressed = step(name, work, target=target)
         if progressed is None:
-            return None if not done else Progressed("", done, False)
-        done += progressed.done
+            break
+        last = replace(progressed, done=progressed.done + (last.done if last is not None else 0))
         if progressed.is_over or progressed.failed:
             break
         hit("memory.upkeep.between")
-    return replace(progressed, done=done)
+    return last
 
 
 def standing() -> list[Standing]:

@@ -62,6 +62,7 @@ def test_superseded_is_still_true_before_it_ended(subject: Subject, alice: Actor
     keep(subject, alice, "Has moved to Rome", attribute="home", valid_from=moved)
     proposal = Proposal.objects.get()
     proposals.accept(proposal.id, actor=alice)
+    assert proposal.item_id is not None
     old = Item.objects.get(id=proposal.item_id)
     assert (old.valid_from, old.valid_to) == (moved - 100 * DAY, moved)
     assert texts(subject, true_at=moved - DAY) == ["Lives in Bern"]

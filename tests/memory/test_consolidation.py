@@ -222,7 +222,10 @@ def test_killed_between_batches_it_does_each_item_once(
         with failpoints.armed(failpoint), pytest.raises(failpoints.FailpointReached):
             upkeep.drive(tenant.id, name, act)
     assert upkeep.drive(tenant.id, name, act) is not None
-    left = {"expire": {"status": "active", "expires_at__lte": clock.now()}, "consolidate": {"status": "over_cap"}}
+    left: dict[str, dict[str, Any]] = {
+        "expire": {"status": "active", "expires_at__lte": clock.now()},
+        "consolidate": {"status": "over_cap"},
+    }
     before = standing_of(tenant)
     again = upkeep.drive(tenant.id, name, act)
     assert again is not None and again.done == 0

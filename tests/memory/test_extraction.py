@@ -18,7 +18,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
-from memory.models import Item, Proposal, Subject
+from memory.models import Item, Proposal, Session, Subject
 from memory.services import extraction, items, messages, proposals, rules, sessions
 from memory.services.messages import NewMessage
 
@@ -174,7 +174,7 @@ def test_only_what_was_said_is_read(talk: Talk, tenant: Tenant) -> None:
         assert talk.extract(talk.say(text, **how)) == []
     said = talk.say(text)
     with tenant_scope(tenant.id):
-        version = sessions.Session.objects.get().version
+        version = Session.objects.get().version
         messages.undo(talk.session_id, last_n=1, expected_version=version, reason="x", actor=talk.actor)
     assert talk.extract(said, uuid4()) == []
     assert talk.proposed() == []

@@ -49,7 +49,7 @@ def given(item: Item, *, run_id: UUID | None = None, session_id: UUID | None = N
             self.run_id, self.step_seq = run_id, 1
 
     row = Injected("recalled", "item", item.id, 5, version=version, subject_id=item.subject_id)
-    ledger.record([row], source=Call() if run_id else None, session_id=session_id)  # type: ignore[arg-type]
+    ledger.record([row], source=Call() if run_id else None, session_id=session_id)
 
 
 def stored(kept: Kept) -> bool:

@@ -96,7 +96,7 @@ class TestProposing:
             ({"text": "\0"}, "text"),
         ):
             with pytest.raises(Invalid) as refused:
-                propose(subject, agent, **how)  # type: ignore[arg-type]
+                propose(subject, agent, **how)
             assert refused.value.field == field
         with pytest.raises(NotFound):
             propose(subject, agent, act="update", item_id=uuid4())

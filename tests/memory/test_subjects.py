@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 
 from agentstate.audit import history
-from agentstate.core.errors import Conflict, Invalid, NotFound, TooLarge
+from agentstate.core.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
@@ -108,6 +108,19 @@ class TestOne:
         ):
             with pytest.raises(Conflict, match="being erased"):
                 act()
+
+    def test_who_may_not_write_changes_nothing(self, victor: Actor) -> None:
+        made = subjects.resolve(external_id="c-1", aliases=[MAIL])
+        refused: tuple[Callable[[], object], ...] = (
+            lambda: subjects.rename(made.id, name="x", actor=victor),
+            lambda: subjects.add_alias(made.id, PHONE, actor=victor),
+            lambda: subjects.remove_alias(made.id, Alias.objects.get().id, actor=victor),
+            lambda: subjects.set_cap(made.id, cap_bytes=5000, actor=victor),
+        )
+        for act in refused:
+            with pytest.raises(Forbidden):
+                act()
+        assert (Alias.objects.count(), subjects.get(made.id).cap_bytes) == (1, None)
 
     def test_what_is_not_there_is_not_found(self) -> None:
         with pytest.raises(NotFound):
