@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from memory.views import documents, editor, holdings, items, remembering, review, sessions, subjects
+from memory.views import documents, editor, holdings, items, recall, remembering, review, sessions, subjects
 
 
 def versioned(below: str, kind: str) -> list[URLPattern]:
@@ -26,6 +26,7 @@ urlpatterns = [
     path("t/<slug:tenant>/memories/<str:subject>/", subjects.subject_page, name="subject"),
     path("t/<slug:tenant>/memories/<str:subject>/settings/", subjects.settings, name="subject-settings"),
     path("t/<slug:tenant>/memories/<str:subject>/print/", holdings.holdings_page, name="subject-print"),
+    path("t/<slug:tenant>/memories/<str:subject>/recall/", recall.recall_page, name="recall"),
     path("t/<slug:tenant>/memories/<str:subject>/remember/", remembering.remember, name="item-new"),
     path("t/<slug:tenant>/memories/<str:subject>/<str:item>/", editor.item, name="item"),
     path("t/<slug:tenant>/memories/<str:subject>/<str:item>/preview/", editor.preview, name="item-preview"),

@@ -90,6 +90,10 @@ class Page:
         return self._may("memory.write")
 
     @property
+    def can_erase(self) -> bool:
+        return self._may("memory.erase")
+
+    @property
     def can_stop(self) -> bool:
         return self._may("admin.stop")
 

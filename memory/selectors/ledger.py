@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from agentstate.core.errors import Corrupt, NotFound
+from agentstate.core.errors import Corrupt
 from agentstate.core.ids import public_id
 from agentstate.core.limits import INJECTIONS_MAX, PAGE_ROWS
 from agentstate.db import sql
@@ -134,15 +134,6 @@ def of_session(session_id: UUID, *, before: UUID | None = None) -> list[Call]:
     whole = [found for found in calls.values() if found[-1].position == 1]  # the first row of a call is its oldest
     lines = dict(_pairs([row for found in whole for row in found]))
     return [_call(found, lines) for found in whole[:PAGE_ROWS]]
-
-
-def of_call(session_id: UUID, call_id: UUID) -> Call:
-    """One call made for a session, with the words. Raises: NotFound."""
-    # Index: memory_injection_session.
-    rows = list(Injection.objects.filter(session_id=session_id, call_id=call_id).order_by("position"))
-    if not rows:
-        raise NotFound("There is no such call in this session.")
-    return _call(rows, dict(_pairs(rows)))
 
 
 def uses_of(source_id: UUID) -> Uses:

@@ -26,14 +26,15 @@ from agentstate.http.schema_form import Reading
 from agentstate.tenants.actors import allows, require
 from agentstate.tenants.scope import tenant_scope
 from memory import facts
+from memory.context.building import Context
 from memory.selectors import directory, history, questions
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemRow
 from memory.services import items as service
-from memory.services.items import ItemChanges
+from memory.services.items import UNSET, ItemChanges
 from memory.views import effects, forms
-from memory.views.effects import Effect
+from memory.views.effects import Asking, Effect
 from memory.views.forms import Form
 from memory.views.items import head, reading_page
 
@@ -236,34 +237,47 @@ def preview(request: TenantRequest, subject: str, item: str) -> HttpResponse:
     if request.method == "GET":
         return HttpResponseRedirect(_address(request, subject, item))
     require(request.actor, "memory.write")
+    if request.htmx and request.htmx.target == "item-bytes":
+        return _meter(request, subject, item)
+    try:
+        asked = effects.asking(request.POST, text=request.POST.get("text", ""))
+        with tenant_scope(request.tenant.id):
+            editing = _read(request, subject, item)
+            effect = _rehearsed(request, editing, asked)
+            return _page(request, replace(editing, effect=effect))
+    except (Invalid, Conflict) as refusal:
+        return _again(request, subject, item, refusal)
+
+
+def _meter(request: TenantRequest, subject: str, item: str) -> HttpResponse:
+    """How many bytes the typed text takes, while it is typed."""
     with tenant_scope(request.tenant.id):
         editing = _read(request, subject, item)
-        if request.htmx and request.htmx.target == "item-bytes":
-            context: dict[str, object] = {"editing": editing, "subject": editing.subject, "item": editing.item}
-            return show(request, "memory/item_edit.html", context, partial="item-bytes")
-        try:
-            effect = _rehearsed(request, editing)
-        except (Invalid, Conflict) as refusal:
-            return _again(request, subject, item, refusal)
-        return _page(request, replace(editing, effect=effect))
+        context: dict[str, object] = {"editing": editing, "subject": editing.subject, "item": editing.item}
+        return show(request, "memory/item_edit.html", context, partial="item-bytes")
 
 
-def _rehearsed(request: TenantRequest, editing: Editing) -> Effect:
-    """The save itself, taken back."""
+def _rehearsed(request: TenantRequest, editing: Editing, asked: Asking) -> Effect:
+    """The save itself, taken back, with a look at what an agent would get before it and while it is in force."""
     typed, found, actor = editing.form.values, editing.item, request.actor
     version = forms.number(typed["expected_version"]) or 0
     changes = _changes(editing)
+    look = effects.looking(editing.subject.id, editing.words, asked)
+    before = look.build() if look is not None else None
 
-    def look() -> None:
+    def within() -> Context | None:
         if typed["pinned"] and not found.pinned:
             service.pin(found.id, reason="rehearsed", actor=actor)
+        if look is None:
+            return None
+        return look.build() if changes.text is UNSET else look.build_with(found.id)
 
     with transaction.atomic():
         if found.pinned and not typed["pinned"]:
             version = service.unpin(found.id, expected_version=version, reason="rehearsed", actor=actor).version
-        rehearsal = service.rehearse_edit(found.id, expected_version=version, changes=changes, actor=actor, look=look)
+        rehearsal = service.rehearse_edit(found.id, expected_version=version, changes=changes, actor=actor, look=within)
         transaction.set_rollback(True)
-    return effects.told(editing.subject.id, editing.words, rehearsal)
+    return effects.told(editing.subject.id, editing.words, rehearsal, look, before)
 
 
 @require_POST

@@ -46,7 +46,7 @@ def once(form: Form, act: Callable[[], Any], *, actor: Actor, what: str) -> Any:
     """
     if not form.token:
         return act()
-    return receipts.once(form.token, {"what": what, **form.values}, act, by=f"form:{actor.kind}:{actor.id}")
+    return receipts.once(form.token, form.values, act, by=f"form:{actor.kind}:{actor.id}:{what}")
 
 
 def number(text: str) -> int | None:

@@ -16,7 +16,7 @@ from agentstate.core.limits import NAME_CHARS_MAX, UNDO_MESSAGES_MAX
 from agentstate.http.pages import TenantRequest, see_other, show, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
-from memory.selectors import conversation, directory, ledger, review
+from memory.selectors import conversation, directory, given, review
 from memory.selectors import sessions as selector
 from memory.selectors.sessions import SessionRow
 from memory.services import messages
@@ -92,7 +92,7 @@ def call_page(request: TenantRequest, session: str, call: str) -> HttpResponse:
     """What one call was given, word for word."""
     shown = conversation.find(session)
     try:
-        found = ledger.of_call(shown.session.id, UUID(hex=call))
+        found = given.call(shown.session.id, UUID(hex=call))
     except ValueError:
         raise NotFound("There is no such call.") from None
     if request.GET.get("format") == "json":

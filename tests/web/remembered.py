@@ -11,8 +11,10 @@ from agentstate.core import clock
 from agentstate.core.ids import public_id
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
+from memory.context import building
+from memory.context.building import ContextRequest
 from memory.services import items, messages, progress, prompts, proposals, sessions, subjects
-from memory.services.items import NewItem
+from memory.services.items import NewItem, Source
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
 
@@ -77,6 +79,21 @@ class Remembered:
         with tenant_scope(self.tenant_id):
             new = [NewMessage(role, text, author=author, **more)]  # type: ignore[arg-type]
             messages.append(UUID(hex=session[8:]), new, actor=self.actor)
+
+    def ask(self, session: str, question: str, *, run: str = "", step_seq: int | None = None) -> UUID:
+        """The context of a call, recorded as an agent's is: the id of the call."""
+        source = Source(UUID(hex=run[4:]) if run else None, step_seq)
+        with tenant_scope(self.tenant_id):
+            request = ContextRequest(session_id=UUID(hex=session[8:]), question=question, source=source)
+            built = building.build(request)
+        assert built.call_id is not None
+        return built.call_id
+
+    def answer(self, session: str, text: str, *, run: str = "", step_seq: int | None = None) -> None:
+        source = Source(UUID(hex=run[4:]) if run else None, step_seq)
+        with tenant_scope(self.tenant_id):
+            new = [NewMessage("assistant", text, author="support")]
+            messages.append(UUID(hex=session[8:]), new, source=source, actor=self.actor)
 
     def _say(self, session_id: UUID, number: int) -> None:
         asks = NewMessage("user", f"Question {number}: one lamp of order {4400 + number} is broken.", author="Mara")

@@ -46,6 +46,10 @@ def _pages(memory: Remembered, base: str) -> Iterator[tuple[str, str]]:
         progress = memory.progress("notes on lamps", f"## Goal\n\nNotes on lamps\n\n## Done\n\n{done}\n")
     for words in ("Be brief.", "Be brief and kind."):
         prompt = memory.prompt("support", words)
+    memory.ask(session, "When may we phone?")
+    memory.answer(session, "After ten.")
+    call = memory.ask(session, "Which lamp is broken?")
+    memory.answer(session, "That of order 4411.")
     proposal = memory.propose(subject, item)
     yield "subjects", f"{base}/memories/"
     yield "subjects", f"{base}/memories/?q=nobody"
@@ -74,9 +78,13 @@ def _pages(memory: Remembered, base: str) -> Iterator[tuple[str, str]]:
         yield kind, f"{one}?version=2&with=1"
         yield kind, f"{one}?edit=1"
     yield "prompt-new", f"{base}/memories/prompts/new/"
+    yield "recall", f"{base}/memories/{subject}/recall/"
+    yield "recalled", f"{base}/memories/{subject}/recall/?q=when+may+we+phone&k=5"
     yield "review", f"{base}/memories/review/"
     yield "review", f"{base}/memories/review/?decided=1&subject={subject}"
     yield "proposal", f"{base}/memories/review/{proposal}/"
+    yield "call", f"{base}/sessions/{session}/calls/{call.hex}/"
+    yield "erase", f"{base}/memories/{subject}/erase/"
     yield "undo", f"{base}/sessions/{session}/undo/?n=3"
 
 
