@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runs.engine.session import RunSession
 
 log = structlog.get_logger(__name__)
+register("scratchpad.rebuild", "Redis found without the window / the window of the checkpoint written back")
 register("scratchpad.drop", "the run's end / its live window gone")
 
 ORPHAN_TTL_S = 7 * 86_400  # a live run refreshes it with every write
@@ -149,6 +150,7 @@ def flushed(session: RunSession, entries: Sequence[Entry], *, before: Sequence[M
 
 def rebuild(session: RunSession) -> None:
     """After a takeover: the window of the last checkpoint stands in Redis again, under the new fence. Idempotent."""
+    hit("scratchpad.rebuild")
     _write(session, session.window, flushed=session.entry_seq, anew=True)
 
 

@@ -46,7 +46,7 @@ PASSING = {
     "HELLO",
 }
 PASSING |= {"SUBSCRIBE", "UNSUBSCRIBE", "INFO"}
-WRITES = ("INSERT", "UPDATE", "DELETE", "SELECT RUNS_TURN(", "SELECT RUNS_RENEW(")
+WRITES = ("INSERT", "UPDATE", "DELETE", "SELECT RUNS_TURN(", "SELECT RUNS_RENEW(", "SELECT RUNS_CLAIM(")
 
 
 class Story:
@@ -89,14 +89,22 @@ def _watch_commits(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
         return done
 
     monkeypatch.setattr(DatabaseWrapper, "_commit", committing)
-    execute = sql._execute
+    execute, together = sql._execute, sql.together
 
-    def executing(cursor: Any, statement: str, args: Any) -> Any:
-        done = execute(cursor, statement, args)
+    def executing(wrapper: Any, statement: str, args: Any, **options: Any) -> Any:
+        done = execute(wrapper, statement, args, **options)
         _tell_alone(told, statement)
         return done
 
+    def executing_together(*asked: sql.Query) -> Any:
+        done = together(*asked)
+        for statement, _ in asked:
+            if _tell_alone(told, statement):
+                break  # they are one transaction
+        return done
+
     monkeypatch.setattr(sql, "_execute", executing)
+    monkeypatch.setattr(sql, "together", executing_together)
 
 
 def _watch_statements(told: Story) -> Callable[..., Any]:
@@ -108,10 +116,12 @@ def _watch_statements(told: Story) -> Callable[..., Any]:
     return wrapper
 
 
-def _tell_alone(told: Story, statement: str) -> None:
+def _tell_alone(told: Story, statement: str) -> bool:
     """A statement outside a transaction is a commit of its own."""
-    if not connection.in_atomic_block and statement.strip().upper().startswith(WRITES):
+    lasts = not connection.in_atomic_block and statement.strip().upper().startswith(WRITES)
+    if lasts:
         told.tell("commit", statement.strip()[:40])
+    return lasts
 
 
 def _watch_redis(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
