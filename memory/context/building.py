@@ -7,6 +7,7 @@ and an equal request give the same blocks in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -121,7 +122,7 @@ def _found(gathered: Gathered, pinned: Iterable[Block], out: list[LeftOut]) -> l
     seen = {texts.normalised(block.text) for block in pinned}
     blocks = []
     for hit in gathered.hits:
-        scored = {"score": hit.score, "scores": hit.scores}
+        scored: dict[str, Any] = {"score": hit.score, "scores": hit.scores}
         if hit.kind == "message" and hit.id in gathered.said:
             block = of_message("recalled", gathered.said[hit.id], **scored)
         elif hit.id in gathered.items:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from agentstate.core import tokens
@@ -141,7 +142,7 @@ def heading_tokens(part: Part) -> int:
     return _label_tokens(HEADINGS[part]) + 2 * JOINT_TOKENS
 
 
-def of_message(part: Part, message: OpenedMessage, *, masked: bool = False, **scored: object) -> Block:
+def of_message(part: Part, message: OpenedMessage, *, masked: bool = False, **scored: Any) -> Block:
     label = f"[{message.sent_at:%Y-%m-%d}] {message.speaker}: " if part == "recalled" else f"{message.speaker}: "
     text, count = (message.text, message.tokens) if not masked else _masked(message)
     return Block(
@@ -154,11 +155,11 @@ def of_message(part: Part, message: OpenedMessage, *, masked: bool = False, **sc
         label=label,
         subject_id=message.subject_id,
         seq=message.seq,
-        **scored,  # type: ignore[arg-type]
+        **scored,
     )
 
 
-def of_item(part: Part, held: Held, **scored: object) -> Block:
+def of_item(part: Part, held: Held, **scored: Any) -> Block:
     item, label = held.item, "- "
     return Block(
         part,
@@ -169,7 +170,7 @@ def of_item(part: Part, held: Held, **scored: object) -> Block:
         version=item.version,
         label=label,
         subject_id=item.subject_id,
-        **scored,  # type: ignore[arg-type]
+        **scored,
     )
 
 

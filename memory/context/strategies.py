@@ -96,12 +96,12 @@ def hierarchical(gathered: Gathered, room: int) -> Told:
     before, stale = _so_far(gathered, first) if first else (None, [])
     chosen = [*near, *far, *([before] if before is not None and before.to_seq == first else [])]
     blocks = [of_summary(one) for one in chosen]
-    dropped = []
+    dropped: list[LeftOut] = []
     while blocks and cost(blocks) > room * (1 - TAIL_SHARE):
         dropped.append(left_out(blocks.pop(), OVER_BUDGET))
     told_to = told_to if blocks else 0
     told = Told(_newest(gathered, room - cost(blocks), above=told_to), blocks[::-1], [*stale, *dropped])
-    kept = {one.source_id for one in [*blocks, *dropped]}
+    kept = {block.source_id for block in blocks} | {one.source_id for one in dropped}
     told.left_out += _not_chosen([one for one in offered if one.id not in kept], chosen[: len(blocks)], told.tail)
     if before is not None and before.id not in kept:
         told.left_out.append(left_out(of_summary(before), DUPLICATE))

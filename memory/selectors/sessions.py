@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.core.limits import PAGE_ROWS
@@ -93,9 +95,9 @@ def _only(found: Iterable[Session]) -> SessionRow:
     return rows[0]
 
 
-def _page(found: object, *, scope: str, after: str, rows_max: int) -> Sessions:
+def _page(found: QuerySet[Session], *, scope: str, after: str, rows_max: int) -> Sessions:
     page = cursors.page(
-        found,  # type: ignore[arg-type]
+        found,
         order=("-last_active_at", "-id"),
         after=after,
         scope=f"{current_tenant()}:{scope}",

@@ -119,7 +119,7 @@ def push(session_id: UUID, entries: Sequence[Entry], key: bytes, *, age_s: float
     for entry in once:
         args += [_name(entry), _packed(entry, key)]
     try:
-        answer: list[Any] = wake.redis().eval(_PUSH, 4, *_keys(current_tenant(), session_id), *args)  # type: ignore[assignment]
+        answer: list[Any] = wake.redis().eval(_PUSH, 4, *_keys(current_tenant(), session_id), *args)
     except (redis_client.RedisError, OSError) as error:
         log.warning("memory.buffer_failed", session=str(session_id), error=type(error).__name__)
         raise BufferUnavailable from error
@@ -137,7 +137,7 @@ def read(session_id: UUID, key: bytes) -> Waiting:
     Redis away: nothing waits that we could see.
     """
     try:
-        found: list[bytes] = wake.redis().eval(_READ, 2, *_keys(current_tenant(), session_id)[:2])  # type: ignore[assignment]
+        found: list[bytes] = wake.redis().eval(_READ, 2, *_keys(current_tenant(), session_id)[:2])
     except (redis_client.RedisError, OSError) as error:
         log.warning("memory.buffer_unread", session=str(session_id), error=type(error).__name__)
         return Waiting([], [])
@@ -245,10 +245,11 @@ def _packed(entry: Entry, key: bytes) -> bytes:
 def _opened(session_id: UUID, value: bytes, key: bytes) -> Entry | None:
     message_id = UUID(bytes=value[:ID_BYTES])
     try:
-        body = sealing.open_json(key, "memory_buffer", message_id, value[HEADER_BYTES:])
+        body: dict[str, Any] = sealing.open_json(key, "memory_buffer", message_id, value[HEADER_BYTES:])
     except Corrupt:
         log.error("memory.buffer_corrupt", session=str(session_id), message=str(message_id))
         return None
-    moments = {name: datetime.fromisoformat(body.pop(name)) for name in ("sent_at", "accepted_at")}
-    run_id = body.pop("run_id")
-    return Entry(id=message_id, run_id=UUID(run_id) if run_id else None, **moments, **body)
+    for name in ("sent_at", "accepted_at"):
+        body[name] = datetime.fromisoformat(body[name])
+    body["run_id"] = UUID(body["run_id"]) if body["run_id"] else None
+    return Entry(id=message_id, **body)

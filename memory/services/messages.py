@@ -23,6 +23,7 @@ from agentstate.core.errors import Conflict, Corrupt, DomainError, Invalid, NotF
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, public_id
 from agentstate.core.limits import (
+    BUFFER_MESSAGES_MAX,
     MESSAGE_BYTES_MAX,
     MESSAGES_APPENDED_MAX,
     NAME_CHARS_MAX,
@@ -205,7 +206,7 @@ def _buffered(session_id: UUID, entries: Sequence[Entry], persistence: str | Non
     hit("memory.append.buffered")
     if persistence == "batched" and pushed.waiting >= policy.batch_n:
         return _flushed_now(session_id, pushed.ids)
-    most = policy.batch_n if persistence == "batched" else buffering.BUFFER_MESSAGES_MAX
+    most = policy.batch_n if persistence == "batched" else BUFFER_MESSAGES_MAX
     return Appended([(id, None) for id in pushed.ids], durable=False, at_risk=AtRisk(most, policy.batch_s))
 
 
@@ -297,7 +298,7 @@ def _check_choice(value: str, allowed: Sequence[str], field: str) -> None:
 def _moment(sent_at: datetime | None, now: datetime, field: str) -> datetime:
     if sent_at is None:
         return now
-    if not isinstance(sent_at, datetime) or sent_at.tzinfo is None:
+    if sent_at.tzinfo is None:
         raise Invalid(f"{field} needs a time zone, as in 2026-01-31T09:30:00Z.", field=field)
     if sent_at > now + CLOCK_SKEW:
         raise Invalid(f"{field} lies more than a day ahead of us. Check the sender's clock.", field=field)

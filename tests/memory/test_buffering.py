@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis as redis_client
@@ -98,8 +99,8 @@ def test_the_number_of_messages_flushes(desk: Desk, alice: Actor) -> None:
 def test_the_age_flushes_and_not_before(desk: Desk, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.append("a")
     assert messages.flush_due([tenant.id]) == 0 and desk.said() == []
-    later = buffering.time.time() + 6
-    monkeypatch.setattr(buffering.time, "time", lambda: later)
+    later = time.time() + 6
+    monkeypatch.setattr(time, "time", lambda: later)
     assert messages.flush_due([tenant.id]) == 1 and desk.said() == ["a"]
     assert messages.flush_due([tenant.id]) == 0
 
@@ -222,7 +223,7 @@ def test_an_entry_somebody_changed_is_dropped_and_the_others_are_kept(desk: Desk
     desk.append("a")
     desk.append("b")
     name = f"as:{desk.tenant_id}:session:{desk.session_id}:buffer"
-    first = redis.zrange(f"{name}:order", 0, 0)[0]
+    (first,) = cast(list[bytes], redis.zrange(f"{name}:order", 0, 0))
     value = bytearray(redis.hget(name, first))  # type: ignore[arg-type]
     value[-1] ^= 1
     redis.hset(name, first, bytes(value))

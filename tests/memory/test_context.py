@@ -22,7 +22,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import policies as reading_policies
-from memory.context import building, parts, references
+from memory.context import parts, references, strategies
 from memory.context.building import Context, ContextRequest, build
 from memory.models import Injection, RecallQuestion, Session, Subject
 from memory.policies import STRATEGIES
@@ -321,7 +321,7 @@ def test_what_recall_finds_goes_in_once(full: Desk) -> None:
     assert any("77-1200" in block.text for block in found)
     assert all("German" not in block.text for block in found), "it is pinned"
     assert any(left.reason == "duplicate" for left in context.account.left_out if left.part == "recalled")
-    scores = [block.score for block in found]
+    scores = [block.score or 0.0 for block in found]
     assert scores == sorted(scores, reverse=True) and all(block.scores for block in found)
 
 
@@ -385,7 +385,8 @@ def test_a_preview_shows_what_the_call_will_be_given(full: Desk) -> None:
     call = full.build("the refund", budget_tokens=2_000, record=True)
     assert [block.text for block in preview.blocks] == [block.text for block in call.blocks]
     assert preview.text == call.text and "still waiting" in call.text
-    holds(preview), holds(call)
+    holds(preview)
+    holds(call)
     messages.flush(full.session.id)
     assert full.build("the refund", budget_tokens=2_000).text == call.text
 
@@ -453,4 +454,4 @@ def test_what_is_read_does_not_grow_with_the_session(full: Desk) -> None:
 
 
 def test_the_strategies_are_those_of_the_policy() -> None:
-    assert set(building.STRATEGIES) == set(STRATEGIES)
+    assert set(strategies.STRATEGIES) == set(STRATEGIES)

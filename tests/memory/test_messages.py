@@ -213,7 +213,7 @@ def test_a_replayed_step_writes_once(session: Session, agent: Actor) -> None:
 )
 @pytest.mark.parametrize("persistence", ["sync", "batched"])
 def test_bad_input_is_refused_by_name_and_nothing_of_its_call_is_kept(
-    session: Session, agent: Actor, new: NewMessage, error: type, field: str, persistence: Any, redis: Any
+    session: Session, agent: Actor, new: NewMessage, error: type[Invalid], field: str, persistence: Any, redis: Any
 ) -> None:
     with pytest.raises(error) as refusal:
         messages.append(session.id, [NewMessage("user", "fine"), new], persistence=persistence, actor=agent)

@@ -81,7 +81,9 @@ def test_a_key_belongs_to_one_subject(
     ("key", "error"),
     [("", Invalid), ("  ", Invalid), ("a\0b", Invalid), ("\ud800", Invalid), ("k" * 201, TooLarge)],
 )
-def test_a_bad_key_is_refused_by_name(scope: None, subject: Subject, agent: Actor, key: str, error: type) -> None:
+def test_a_bad_key_is_refused_by_name(
+    scope: None, subject: Subject, agent: Actor, key: str, error: type[Invalid]
+) -> None:
     with pytest.raises(error) as refusal:
         open_(subject, agent, key)
     assert refusal.value.field == "/session"

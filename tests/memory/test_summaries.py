@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -44,11 +44,6 @@ def talk(count: int, start: int = 1) -> list[NewMessage]:
         kind = "decision" if number % 7 == 0 else "routine"
         made.append(NewMessage("user" if number % 2 else "assistant", text, importance=kind))
     return made
-
-
-@pytest.fixture
-def in_scope(tenant: Tenant) -> Callable[[], tenant_scope]:
-    return lambda: tenant_scope(tenant.id)
 
 
 class Desk:
@@ -172,7 +167,8 @@ def test_a_summary_is_the_same_however_the_rounds_were_cut(desk: Desk) -> None:
 
 
 def same(desk: Desk, one: Session, other: Session) -> bool:
-    desk.close(one), desk.close(other)
+    desk.close(one)
+    desk.close(other)
     desk.summarise()
     first, second = desk.running(one), desk.running(other)
     assert first is not None and second is not None

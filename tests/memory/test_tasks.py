@@ -74,7 +74,7 @@ def both(tenant: Tenant, other_tenant: Tenant, agent: Actor, alice: Actor, charl
 
 def test_every_task_is_in_the_schedule_and_has_a_queue_that_is_served() -> None:
     current_app.loader.import_default_modules()
-    beat = {entry["task"]: entry for entry in celery_settings.beat_schedule.values()}
+    beat: dict[Any, Any] = {entry["task"]: entry for entry in celery_settings.beat_schedule.values()}
     for name in NAMES:
         assert f"memory.{name}" in current_app.tasks
         assert beat[f"memory.{name}"]["options"]["queue"] in QUEUES
