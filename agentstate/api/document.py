@@ -18,6 +18,7 @@ BODIES = (
     protocol.ScratchpadIn,
     protocol.StepFinishIn,
     protocol.TurnIn,
+    *protocol.MEMORY_BODIES,
     work.FinishIn,
     work.StepIn,
 )

@@ -15,6 +15,7 @@ from agentstate.api import auth, errors
 from agentstate.api.bodies import JsonRenderer, StrictParser
 from agentstate.api.document import Api
 from agentstate.core.errors import NotFound
+from memory.api import documents, items, proposals, reading, sessions, subjects
 from runs.api import agents, approvals, events, runs, work
 
 api = Api(
@@ -34,6 +35,8 @@ api.add_router("", runs.router, tags=["runs"])
 api.add_router("", events.router, tags=["runs"])
 api.add_router("", approvals.router, tags=["approvals"])
 api.add_router("", agents.router, tags=["agents"])
+for part in (subjects, items, sessions, reading, proposals, documents):
+    api.add_router("", part.router, tags=["memory"])
 
 
 @csrf_exempt

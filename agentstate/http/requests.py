@@ -93,9 +93,8 @@ def answer(value: Any, *, status: int = 200) -> HttpResponse:
     return HttpResponse(wire.reply(value), status=status, content_type="application/json")
 
 
-def documented(schema: type[Any]) -> dict[str, Any]:
-    """The body that an endpoint reads by the wire, for the OpenAPI document."""
-    return {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
-    }
+def documented(*schemas: type[Any]) -> dict[str, Any]:
+    """The body that an endpoint reads by the wire, for the OpenAPI document; of several any one."""
+    named = [{"$ref": f"#/components/schemas/{schema.__name__}"} for schema in schemas]
+    schema = named[0] if len(named) == 1 else {"anyOf": named}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -248,7 +248,9 @@ class Tier:
             _block("tail", "message", message.id, f"{message.author or message.role}: {message.text}", 1)
             for message in _standing(session)
         ]
-        return [*pinned, *recalled, *tail, *prompts]
+        document = self.documents.get(session.key, [])[-1:]
+        progress = [_block("progress", "progress", _new("progress"), each.body, each.version) for each in document]
+        return [*progress, *pinned, *recalled, *tail, *prompts]
 
     # Items
 
@@ -296,7 +298,7 @@ class Tier:
             _check_text(wanted.text, ITEM_BYTES_MAX)
         proposal_id = _new("proposal")
         self.proposals[proposal_id] = wanted
-        return acts.Proposed(proposal_id, "pending")
+        return acts.Proposed(proposal_id, "proposed")
 
     def _item(self, item_id: str) -> Item:
         if item_id not in self.items:
@@ -319,17 +321,18 @@ class Tier:
     def _read_progress(self, wanted: acts.ReadProgress, asker: Asker) -> acts.Progress:
         key = wanted.key or asker.session
         versions = self.documents.get(key)
-        return versions[-1] if versions else acts.Progress(key)
+        return versions[-1] if versions else acts.Progress(key, sections=dict.fromkeys(acts.SECTIONS, ""))
 
     def _write_progress(self, wanted: acts.WriteProgress, asker: Asker) -> acts.Written:
         key = wanted.key or asker.session
-        body = wanted.body or "\n\n".join(f"## {name}\n\n{text}" for name, text in wanted.sections.items())
+        sections = _sections(wanted.body) if wanted.body else _named(wanted.sections)
+        body = "\n".join(f"## {heading}\n\n{sections[name]}\n" for name, heading in acts.SECTIONS.items())
         _check_text(body, PROGRESS_BYTES_MAX)
         versions = self.documents.setdefault(key, [])
         current = versions[-1].version if versions else 0
         if wanted.expected_version not in (None, current):
             raise Conflict(f"The progress document {key} is at version {current} by now.", version=current)
-        versions.append(acts.Progress(key, current + 1, body, _sections(body)))
+        versions.append(acts.Progress(key, current + 1, body, sections))
         return acts.Written(key, current + 1)
 
     def _prompt(self, wanted: acts.ReadPrompt, asker: Asker) -> acts.Prompt:
@@ -338,7 +341,7 @@ class Tier:
 
 def _wanted_first(block: acts.Block) -> tuple[int, int]:
     """Ids grow with time, so of the tail the newest comes first."""
-    rank = ("pinned", "prompt", "recalled", "tail").index(block.part)
+    rank = ("pinned", "prompt", "progress", "recalled", "tail").index(block.part)
     return rank, -int(block.source_id.rpartition("_")[2], 16) if block.part == "tail" else 0
 
 
@@ -356,8 +359,22 @@ def _is_within(hit: acts.Hit, wanted: acts.AskRecall) -> bool:
 
 
 def _sections(body: str) -> dict[str, str]:
-    parts = re.split(r"^## +(.+?) *$", body, flags=re.MULTILINE)
-    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    before, *parts = re.split(r"^#{1,2} +(.+?) *$", body, flags=re.MULTILINE)
+    if before.strip():
+        raise Invalid("There is text before the first heading.", field="/body")
+    return _named(dict(zip(parts[::2], parts[1::2], strict=True)))
+
+
+def _named(given: Mapping[str, str]) -> dict[str, str]:
+    """By field name or heading. Raises: Invalid."""
+    fields = {heading.casefold(): name for name, heading in acts.SECTIONS.items()}
+    found = dict.fromkeys(acts.SECTIONS, "")
+    for name, text in given.items():
+        known = fields.get(name.replace("_", " ").casefold())
+        if known is None:
+            raise Invalid(f"There is no section {name[:80]!r}; use {', '.join(acts.SECTIONS)}.", field="/sections")
+        found[known] = text.strip()
+    return found
 
 
 def _check_text(text: str, bytes_max: int) -> None:

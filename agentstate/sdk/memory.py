@@ -289,7 +289,9 @@ class _ProgressDocuments:
         expected_version: int | None = None,
         reason: str = "",
     ) -> Written:
-        """Write a new version. `body`: Markdown with the fixed headings, or {"Goal": "...", "Done": "...", ...}.
+        """Write a new version. `body`: Markdown with the six headings, or sections by name.
+
+        Names are goal, done, blocked_by, next, context, do_not_repeat; what is left out is empty.
 
         With `expected_version` it is refused (Refused) when somebody else has written meanwhile.
         """

@@ -20,6 +20,16 @@ UnitKind = Literal["message", "item"]
 Strategy = Literal["window", "summary", "hierarchical", "importance"]
 Change = Literal["add", "update", "supersede", "merge", "forget"]
 
+# The sections of a progress document, in their order: name -> heading.
+SECTIONS = {
+    "goal": "Goal",
+    "done": "Done",
+    "blocked_by": "Blocked by",
+    "next": "Next",
+    "context": "Context",
+    "do_not_repeat": "Do not repeat",
+}
+
 
 # --- what is asked
 
@@ -132,7 +142,7 @@ class WriteProgress:
     """`expected_version` None: whatever stands there is replaced (and kept as a version)."""
 
     body: str = ""
-    sections: Mapping[str, str] = field(default_factory=dict)  # instead of a body: heading -> text
+    sections: Mapping[str, str] = field(default_factory=dict)  # instead of a body, by name: goal, done, blocked_by, ...
     key: str = ""
     expected_version: int | None = None
     reason: str = ""
@@ -189,10 +199,15 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
+    """What could have gone in and did not: one source, or `count` messages from `from_seq` to `to_seq`."""
+
     part: str
     source_id: str
     tokens: int
     why: str
+    count: int = 1
+    from_seq: int = 0
+    to_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +283,12 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """`status` accepted: a policy did at once; `item_id` is then what came of it."""
+    """`outcome`: proposed; accepted (a policy did at once, `item_id` is what came of it); known; decided; refused."""
 
     proposal_id: str
-    status: str
+    outcome: str
     item_id: str = ""
-    refused: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +298,7 @@ class Progress:
     key: str
     version: int = 0
     body: str = ""
-    sections: Mapping[str, str] = field(default_factory=dict)  # heading -> text
+    sections: Mapping[str, str] = field(default_factory=dict)  # by name: goal, done, blocked_by, ...; all six
 
     def __str__(self) -> str:
         return self.body

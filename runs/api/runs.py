@@ -15,7 +15,6 @@ from agentstate.sdk.store import Budget
 from agentstate.tenants import actors
 from runs.api import requests
 from runs.models import Run
-from runs.schemas.pads import PadOut
 from runs.schemas.runs import (
     ControlOut,
     FailureOut,
@@ -27,8 +26,8 @@ from runs.schemas.runs import (
     RunPageOut,
     RunQuery,
 )
-from runs.selectors import pads, story
 from runs.selectors import runs as listing
+from runs.selectors import story
 from runs.services import control
 
 router = Router()
@@ -79,17 +78,6 @@ def get(request: HttpRequest, run_id: str) -> RunFullOut:
     """One run with its input, its output or failure, and how it stands."""
     actor = requests.allowed(request, "runs.read")
     return requests.scoped(actor, lambda: _full(run_id))
-
-
-@router.get("/runs/{run_id}/scratchpad", response={200: PadOut, 404: Problem}, operation_id="get_scratchpad")
-@waiting.offloaded
-def scratchpad(request: HttpRequest, run_id: str) -> PadOut:
-    """The entries in force, how full they make the context budget, and what was masked and summarised.
-
-    The full text of every entry stands in the run's events.
-    """
-    actor = requests.allowed(request, "runs.read")
-    return requests.scoped(actor, lambda: PadOut(**pads.plain(pads.read(story.find(run_id)))))
 
 
 @router.post("/runs/{run_id}/pause", response={200: ControlOut, (404, 409): Problem}, operation_id="pause_run")

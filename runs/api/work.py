@@ -23,7 +23,9 @@ from agentstate.sdk.store import Begun, Claim, End, Failure, Park, StepFinish, S
 from agentstate.tenants import actors
 from runs.api import requests, steps
 from runs.engine.store import LocalStore
+from runs.schemas.pads import PadOut
 from runs.schemas.protocol import (
+    MEMORY_BODIES,
     BegunOut,
     ClaimIn,
     ClaimOut,
@@ -34,6 +36,7 @@ from runs.schemas.protocol import (
     TurnReplyOut,
 )
 from runs.schemas.work import CompleteIn, FailIn, FinishIn, StatusOut, StepIn, StepOut
+from runs.selectors import pads, story
 
 router = Router()
 REFUSALS = {(404, 409, 413, 422): Problem}
@@ -52,6 +55,13 @@ _STOPPED = {
 
 def _reads(schema: type[Any], *, fenced: bool = True) -> dict[str, Any]:
     return {**(FENCED if fenced else {}), "requestBody": requests.documented(schema)}
+
+
+def _reads_any(*schemas: type[Any]) -> dict[str, Any]:
+    return {
+        "parameters": [requests.FENCE_HEADER, requests.IDEMPOTENCY_HEADER],
+        "requestBody": requests.documented(*schemas),
+    }
 
 
 @router.post(
@@ -163,6 +173,37 @@ async def note(request: HttpRequest, run_id: str) -> HttpResponse:
     """Show entries in the live scratchpad at once; `durable` also writes them into the trace."""
     wanted = wire.decode(wire.ScratchpadRequest, requests.body(request))
     return await _answered(request, lambda store: _note(store, requests.held(request, run_id), wanted))
+
+
+@router.get("/runs/{run_id}/scratchpad", response={200: PadOut, 404: Problem}, operation_id="get_scratchpad")
+@waiting.offloaded
+def get_scratchpad(request: HttpRequest, run_id: str) -> PadOut:
+    """The entries in force, how full they make the context budget, and what was masked and summarised.
+
+    The full text of every entry stands in the run's events.
+    """
+    actor = requests.allowed(request, "runs.read")
+    return requests.scoped(actor, lambda: PadOut(**pads.plain(pads.read(story.find(run_id)))))
+
+
+@router.post(
+    "/runs/{run_id}/memory/{act}",
+    response={200: dict[str, Any], **REFUSALS},
+    operation_id="memory_act",
+    openapi_extra=_reads_any(*MEMORY_BODIES),
+)
+async def memory_act(
+    request: HttpRequest, run_id: str, act: str, step_seq: Annotated[int, Query(ge=1, le=2**31 - 1)]
+) -> HttpResponse:
+    """Read or write memory for a step of kind `memory` that was begun under this claim.
+
+    Acts: session, say, undo, context, recall, remember, forget, propose, read-progress, write-progress, prompt. A write
+    is begun as `keyed` and sends the key of its step as Idempotency-Key: asked again it gives the same answer.
+    """
+    wanted, key = requests.body(request), requests.idempotency_key(request)
+    return await _answered(
+        request, lambda store: store.memory(requests.held(request, run_id), act, wanted, step_seq=step_seq, key=key)
+    )
 
 
 @router.post(

@@ -20,7 +20,7 @@ from runs.services import approvals, clock, proofs, waiting_times
 from runs.states import ApprovalStatus, StepStatus
 
 EFFECTS = frozenset({"keyed", "probed", "destructive"})
-KINDS = frozenset({"step", "tool", "model", "ask", "timer", "value", "group", "summary"})
+KINDS = frozenset({"step", "tool", "model", "ask", "timer", "value", "group", "memory", "summary"})
 CLASSES = frozenset({"pure", "replayable"}) | EFFECTS
 CALL_FOR_SHARE = 0.6  # of the lease: a call must have left this process in the trusted part of it
 

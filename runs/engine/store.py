@@ -6,8 +6,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -20,6 +22,7 @@ from agentstate.core.errors import Fenced, NotFound, Unavailable
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, parse_id, public_id
 from agentstate.db import wake
+from agentstate.sdk import driving
 from agentstate.sdk.store import (
     AgentSpec,
     Budget,
@@ -37,7 +40,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 from runs import scratchpad, sealing
-from runs.engine import leases, renewing, turns
+from runs.engine import leases, remembering, renewing, turns
 from runs.engine import session as sessions
 from runs.engine.presence import Presence
 from runs.engine.session import RunSession
@@ -50,8 +53,26 @@ register("lease.renew", "anything / a longer lease")
 register("note.before", "anything / entries shown in Redis")
 register("late.before", "the lease lost / the reply kept as evidence")
 
+AnyResult = TypeVar("AnyResult")
+Given = ParamSpec("Given")
+
 SESSIONS_MAX = 256  # claims that one process remembers; an older one is loaded again
 CANDIDATES = 8
+
+
+def _off_loop(
+    method: Callable[Concatenate[LocalStore, Given], AnyResult],
+) -> Callable[Concatenate[LocalStore, Given], AnyResult]:
+    """An async main calls us from its event loop too, where Django refuses to work: go to another thread and wait."""
+
+    @wraps(method)
+    def around(self: LocalStore, *args: Given.args, **given: Given.kwargs) -> AnyResult:
+        if self._connection is None or not driving.in_loop():
+            return method(self, *args, **given)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(method, self, *args, **given).result()
+
+    return around
 
 
 class LocalStore:
@@ -89,10 +110,12 @@ class LocalStore:
         if self._connection is not None:
             self._connection.inc_thread_sharing()
 
+    @_off_loop
     def register(self, agent: AgentSpec) -> None:
         with self._database(), tenant_scope(self.tenant_id):
             registry.register(agent)
 
+    @_off_loop
     def admit(
         self,
         agent: str,
@@ -130,6 +153,7 @@ class LocalStore:
             external_id=run.external_id or "",
         )
 
+    @_off_loop
     def get(self, run_id: str) -> RunInfo:
         with self._database(), tenant_scope(self.tenant_id):
             run = Run.objects.filter(id=parse_id("run", run_id)).first()
@@ -148,6 +172,7 @@ class LocalStore:
             external_id=run.external_id or "",
         )
 
+    @_off_loop
     def claim(
         self, worker: WorkerInfo, *, agents: Mapping[str, AgentSpec], run_id: str = "", wait_s: float = 0.0
     ) -> Claim | None:
@@ -162,6 +187,7 @@ class LocalStore:
                 return found
             self._wait(min(left, 1.0))
 
+    @_off_loop
     def renew(self, claim: Claim) -> Renewal:
         run_id = parse_id("run", claim.run_id)
         hit("lease.renew")
@@ -170,6 +196,7 @@ class LocalStore:
         with self._database():
             return renewing.renew(self.tenant_id, run_id, fence=claim.fence, lease_s=self.lease_s)
 
+    @_off_loop
     def turn(self, claim: Claim, turn: Turn) -> TurnReply:
         self.on_turn()
         try:
@@ -185,12 +212,20 @@ class LocalStore:
                 self._forget(claim)
                 return turns.apply(self._session(claim), turn)
 
+    @_off_loop
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
         hit("note.before")
         with self._database():
             scratchpad.append(self._session(claim), entries)
         wake.publish(f"as:{self.tenant_id}:live:{parse_id('run', claim.run_id)}", "")
 
+    @_off_loop
+    def memory(self, claim: Claim, act: str, body: Any, *, step_seq: int, key: str) -> Any:
+        run_id = parse_id("run", claim.run_id)
+        with self._database():
+            return remembering.act(self.tenant_id, run_id, act, body, fence=claim.fence, step_seq=step_seq, key=key)
+
+    @_off_loop
     def late(self, claim: Claim, finish: StepFinish) -> None:
         run_id = parse_id("run", claim.run_id)
         hit("late.before")

@@ -15,7 +15,7 @@ from pydantic import Field as SchemaField
 from pydantic import create_model
 
 from agentstate.http.schemas import Out, Strict
-from agentstate.sdk import store, wire
+from agentstate.sdk import memory_acts, store, wire
 
 DESCRIPTIONS: dict[str, str] = {
     "AgentSpec.fingerprint": "Part of the agent's code -> digest of its syntax tree; a change pauses open runs.",
@@ -150,3 +150,4 @@ AgentSpecIn = mirror(store.AgentSpec)
 StepFinishIn = mirror(store.StepFinish)
 ClaimIn = mirror(wire.ClaimRequest)
 ScratchpadIn = mirror(wire.ScratchpadRequest)
+MEMORY_BODIES = tuple(mirror(act.body) for act in memory_acts.ACTS.values())
