@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from uuid import UUID
 
 from django.conf import settings
@@ -21,10 +21,15 @@ from agentstate.tenants import api_keys, members
 from agentstate.tenants.actors import Actor, system
 from agentstate.tenants.models import Tenant, User
 from agentstate.tenants.scope import tenant_scope
-from memory.services import items, messages, proposals, sessions, subjects
+from memory.context import building
+from memory.context.building import ContextRequest
+from memory.services import items, messages, progress, prompts, proposals, sessions, subjects
 from memory.services.items import NewItem, Source
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
+
+if TYPE_CHECKING:
+    from memory.models import Session
 
 TENANT = "acme"
 ROLES = ("admin", "operator", "approver", "viewer")  # the first one founds the tenant
@@ -96,6 +101,27 @@ TALK: tuple[tuple[str, str, str], ...] = (  # with the first customer: role, imp
     ("user", "fact", "Good. From next month on I work days, so calling from 8:00 is fine."),
 )
 
+PROMPT = """Answer in the customer's language, in at most five sentences.
+Never promise a refund before a colleague has approved it.
+Name the order by its number."""
+PROGRESS = """## Goal
+
+Know why lamps come back.
+
+## Done
+
+- Read the returns of October: 14 lamps, 11 of them with scratched shades.
+- Asked the warehouse for pictures of the packaging.
+
+## Next
+
+- Compare with the blankets, which never come back.
+
+## Do not repeat
+
+- The supplier's own numbers leave out what was replaced at once.
+"""
+
 
 class Seeded(TypedDict):
     tenant: str
@@ -146,7 +172,10 @@ def _kept_token(path: Path) -> str:
 
 
 def _memories(actor: Actor) -> None:
-    """What the shop remembers of some customers, made by the services that agents and people use. Idempotent."""
+    """What the shop remembers of some customers, made by the services that agents and people use.
+
+    Idempotent, and what somebody has changed since stays as it is.
+    """
     first = None
     for external_id, name, email, known in CUSTOMERS:
         subject = subjects.resolve(external_id=external_id, aliases=[AliasIn("email", email)], name=name, actor=actor)
@@ -155,14 +184,22 @@ def _memories(actor: Actor) -> None:
             items.remember(subject.id, new, actor=actor, source=source, reason="told to the desk")
         first = first or subject.id
     assert first is not None
+    if prompts.in_force("refund-desk") is None:
+        prompts.write("refund-desk", PROMPT, reason="agreed with the desk", actor=actor)
     session = sessions.open("ticket-4467", subject_id=first, agent="refund-desk", title="Scratched lamps", actor=actor)
-    _proposal(first, _talk(session.id, actor), actor)
+    if session.last_seq == 0:
+        _proposal(first, _talk(session, actor), actor)
+    if progress.read("notes on returns") is None:
+        progress.write("notes on returns", PROGRESS, agent="research-notes", reason="end of a run", actor=actor)
 
 
-def _talk(session_id: UUID, actor: Actor) -> list[UUID]:
-    began_at = now() - timedelta(days=2)
-    said = [
-        NewMessage(
+def _talk(session: Session, actor: Actor) -> list[UUID]:
+    """Each answer is given its context first, as an agent's is: its page shows what it knew."""
+    began_at, said = now() - timedelta(days=2), []
+    for place, (role, importance, text) in enumerate(TALK):
+        if role == "assistant":
+            building.build(ContextRequest(session_id=session.id, question=TALK[place - 1][2]))
+        new = NewMessage(
             role,
             text,
             author="Marta Keller" if role == "user" else "refund-desk",
@@ -170,9 +207,8 @@ def _talk(session_id: UUID, actor: Actor) -> list[UUID]:
             sent_at=began_at + timedelta(hours=3 * place),
             client_id=f"seed-{place}",
         )
-        for place, (role, importance, text) in enumerate(TALK)
-    ]
-    return [message_id for message_id, _ in messages.append(session_id, said, actor=actor).messages]
+        said += [message_id for message_id, _ in messages.append(session.id, [new], actor=actor).messages]
+    return said
 
 
 def _proposal(subject_id: UUID, talk: list[UUID], actor: Actor) -> None:
