@@ -142,7 +142,7 @@ class TestConsolidation:
     def test_old_ones_of_little_worth_give_their_room_and_pinned_or_new_ones_do_not(
         self, subject: Subject, alice: Actor
     ) -> None:
-        pinned = keep(subject, alice, text(1900, 1), pinned=True)
+        pinned = keep(subject, alice, text(1900, 1), pinned=True, days_ago=90, importance=0.01)
         settled = keep(subject, alice, f"{text(1500, 2)}. {text(300, 3)}.", days_ago=60, importance=0.1)
         valued = keep(subject, alice, text(1900, 4), days_ago=60, importance=1)
         fresh = keep(subject, alice, text(1900, 5), importance=0.9)
