@@ -139,7 +139,7 @@ def _known(session: Session, entries: Iterable[Entry], *, by_id: bool) -> dict[s
 
 def _write(session: Session, fresh: Sequence[Entry], key: bytes) -> None:
     _count_on_subject(session.subject_id, fresh)
-    numbers = _author_numbers(session.subject_id, {entry.author for entry in fresh}, key)
+    numbers = author_numbers(session.subject_id, {entry.author for entry in fresh}, key)
     rows = [
         _row(session, entry, seq=session.last_seq + place, author_no=numbers[entry.author], key=key)
         for place, entry in enumerate(fresh, start=1)
@@ -198,7 +198,7 @@ def _count_on_session(session: Session, rows: Sequence[Message], fresh: Sequence
     session.save(update_fields=counted)
 
 
-def _author_numbers(subject_id: UUID, names: Collection[str], key: bytes) -> dict[str, int]:
+def author_numbers(subject_id: UUID, names: Collection[str], key: bytes) -> dict[str, int]:
     """Name -> number; unknown names get the next ones. The subject's row is held."""
     digests = {name: author_digest(subject_id, name) for name in names if name}
     if not digests:

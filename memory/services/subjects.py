@@ -74,6 +74,11 @@ def find(*, external_id: str | None = None, aliases: Sequence[AliasIn] = ()) -> 
     return _matching(_checked_id(external_id), _checked_aliases(aliases))
 
 
+def by_external_id(external_id: str) -> UUID | None:
+    """Also of one that is being erased."""
+    return Subject.objects.filter(external_id=external_id.replace("\0", "")).values_list("id", flat=True).first()
+
+
 def get(subject_id: UUID) -> Subject:
     """Raises: NotFound."""
     subject = Subject.objects.filter(id=subject_id).first()
