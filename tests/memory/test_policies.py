@@ -1,0 +1,106 @@
+"""Policies: an agent's settings over everybody's over the defaults; changed by admins, refused by name, audited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from agentstate.audit.models import AuditEntry
+from agentstate.core.errors import Forbidden, Invalid
+from agentstate.tenants.actors import Actor
+from agentstate.tenants.models import Tenant, TenantSetting
+from agentstate.tenants.scope import tenant_scope
+from memory.services import policies
+from memory.services.policies import ANY_AGENT, AgentPolicy, TenantPolicy
+
+
+def test_without_settings_the_defaults_hold(scope: None) -> None:
+    assert policies.for_agent("desk") == AgentPolicy() and policies.for_tenant() == TenantPolicy()
+    assert (TenantPolicy().cap_bytes, TenantPolicy().expiry_days, TenantPolicy().fulltext) == (8_192, 90, "plain")
+
+
+def test_an_agents_field_wins_over_everybodys(scope: None, alice: Actor) -> None:
+    policies.set_for_agent(ANY_AGENT, {"strategy": "window", "recall_k": 3}, actor=alice)
+    policies.set_for_agent("desk", {"strategy": "hierarchical"}, actor=alice)
+    desk, other = policies.for_agent("desk"), policies.for_agent("other")
+    assert (desk.strategy, desk.recall_k) == ("hierarchical", 3)
+    assert (other.strategy, other.recall_k) == ("window", 3)
+    assert policies.stored_for("desk") == {"strategy": "hierarchical"}
+
+
+def test_reading_a_policy_is_one_query(scope: None) -> None:
+    with CaptureQueriesContext(connection) as seen:
+        policies.for_agent("desk")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"strategy": "magic"}, "strategy"),
+        ({"budget_tokens": 1}, "budget_tokens"),
+        ({"budget_tokens": 10**9}, "budget_tokens"),
+        ({"batch_n": 0}, "batch_n"),
+        ({"batch_n": 100_000}, "batch_n"),
+        ({"batch_s": 3_600}, "batch_s"),
+        ({"idle_s": 1}, "idle_s"),
+        ({"recall_k": "many"}, "recall_k"),
+        ({"unheard_of": 1}, "unheard_of"),
+    ],
+)
+def test_a_bad_field_is_named_and_nothing_is_stored(
+    scope: None, alice: Actor, fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        policies.set_for_agent("desk", fields, actor=alice)
+    assert refusal.value.field == f"/{field}" and field in refusal.value.message
+    assert not TenantSetting.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cap_bytes", 1_000), ("cap_bytes", 10**6), ("fulltext", "loud"), ("expiry_days", 0), ("x", 1)]
+)
+def test_a_bad_setting_of_the_tenant_is_refused(scope: None, alice: Actor, field: str, value: Any) -> None:
+    with pytest.raises(Invalid):
+        policies.set_for_tenant(field, value, actor=alice)
+    assert policies.for_tenant() == TenantPolicy()
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "n" * 200])
+def test_an_agent_has_a_name(scope: None, alice: Actor, name: str) -> None:
+    with pytest.raises(Invalid):
+        policies.set_for_agent(name, {}, actor=alice)
+
+
+def test_a_change_is_audited_once(scope: None, alice: Actor) -> None:
+    for value in (5_000, 5_000, 6_000):
+        policies.set_for_tenant("cap_bytes", value, actor=alice, reason="smaller")
+    assert policies.for_tenant().cap_bytes == 6_000
+    setting = TenantSetting.objects.get()
+    actions = AuditEntry.objects.filter(object_id=setting.id).order_by("object_seq").values_list("action", flat=True)
+    assert list(actions) == ["set", "changed"]
+
+
+def test_only_admins_change_policies(scope: None, agent: Actor, victor: Actor, olga: Actor) -> None:
+    for nobody in (agent, victor, olga):
+        with pytest.raises(Forbidden):
+            policies.set_for_agent("desk", {"strategy": "window"}, actor=nobody)
+        with pytest.raises(Forbidden):
+            policies.set_for_tenant("cap_bytes", 5_000, actor=nobody)
+
+
+def test_a_setting_somebody_broke_is_named(scope: None) -> None:
+    TenantSetting.objects.create(key="memory.agent:desk", value={"strategy": "magic"})
+    with pytest.raises(Invalid, match=r"memory\.agent:desk"):
+        policies.for_agent("desk")
+    assert policies.for_agent("other") == AgentPolicy()
+
+
+def test_each_tenant_has_its_own(tenant: Tenant, other_tenant: Tenant, alice: Actor) -> None:
+    with tenant_scope(tenant.id):
+        policies.set_for_agent("desk", {"strategy": "window"}, actor=alice)
+    with tenant_scope(other_tenant.id):
+        assert policies.for_agent("desk") == AgentPolicy()
