@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,19 @@ class Units:
     def __len__(self) -> int:
         return len(self.seq)
 
+    @cached_property
+    def turns(self) -> Integers:
+        """Places by session, and in it by turn."""
+        return np.lexsort((self.low, self.high, self.seq, self.session))
+
+    def ranked(self, scores: Floats) -> Integers:
+        """Places, the greatest score first; ties by place in the session, then id."""
+        return self._by_turn[np.argsort(-scores[self._by_turn], kind="stable")]
+
+    @cached_property
+    def _by_turn(self) -> Integers:
+        return np.lexsort((self.low, self.high, self.seq))
+
 
 @dataclass(frozen=True)
 class Cues:
@@ -91,9 +105,9 @@ class Scores:
     raw: dict[str, Floats] = field(default_factory=dict)
 
     def order(self, units: Units) -> Integers:
-        """Places of the eligible units that have anything of the question: the best first; ties by place in the
-        session, then id. The least of all that match is scaled to 0, and matches nevertheless."""
-        order = np.lexsort((units.low, units.high, units.seq, -self.total))
+        """Places of the eligible units that have anything of the question, the best first. The least of all that match
+        is scaled to 0, and matches nevertheless."""
+        order = units.ranked(self.total)
         return order[(units.eligible & ((self.total > 0) | (self.raw["bm25"] > 0)))[order]]
 
 
@@ -105,8 +119,7 @@ def draft(units: Units, cues: Cues, weights: Weights = DRAFT) -> Scores:
 
 def candidates(units: Units, drafted: Scores) -> Integers:
     """Places of the best hundred, whether eligible or not: a neighbour's words may count too."""
-    order = np.lexsort((units.low, units.high, units.seq, -drafted.total))
-    return order[:CANDIDATES]
+    return units.ranked(drafted.total)[:CANDIDATES]
 
 
 def settle(units: Units, cues: Cues, drafted: Scores, top: Integers, late: Floats, weights: Weights = BITS) -> Scores:
@@ -165,7 +178,7 @@ def late_interaction(vectors: NDArray[np.float32], ids: NDArray[np.uint16], toke
 
 def smoothed(values: Floats, units: Units, weights: Weights) -> Floats:
     """What the neighbours add: units one and two turns away in the same session."""
-    order = np.lexsort((units.low, units.high, units.seq, units.session))
+    order = units.turns
     inside, session = values[order], units.session[order]
     added = np.zeros(len(values))
     for distance, weight in ((1, weights.near), (2, weights.far)):

@@ -6,7 +6,8 @@ numpy reads as they are: five thousand rows as Python objects would cost more th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,33 +22,36 @@ from agentstate.db import sql
 from agentstate.tenants.scope import current_tenant
 from memory import keys
 from memory.recall.ranking import Tokens, Units
+from memory.recall.words import quoted
 
 BITS_PER_BYTE = 8
 ID_BYTES = 2  # of a token
 
-# One row: a bytea a column, units in one order in all of them. RLS adds the tenant. Index: memory_unit_of_subject.
-# A lexeme of the question that a unit holds becomes 4 bytes: 256 * its place in the question (from 1) + how often.
+# One row: an array a column, units in one order in all of them. RLS adds the tenant. Index: memory_unit_of_subject.
+# Terms of units that match are read here: unnest() of a tsvector costs five times as much as its text.
 _UNITS = """
-WITH s AS (
-  SELECT u.id, u.subject_id, u.kind = 'item' AS is_item, coalesce(u.session_id, u.id) AS session, u.seq,
-    u.author_no, u.sent_at, u.term_count, u.importance,
-    {similarity} AS sim, {number} AS model, u.model AS name, coalesce({eligible}, FALSE) AS eligible,
-    CASE WHEN u.terms @@ %(query)s::tsquery THEN (
-      SELECT string_agg(int4send(256 * array_position(%(lexemes)s::text[], x.lexeme)
-        + least(coalesce(array_length(x.positions, 1), 1), 255)), ''::bytea)
-      FROM unnest(u.terms) AS x WHERE x.lexeme = ANY (%(lexemes)s::text[])) END AS hits
-  FROM memory_unit u
-  WHERE {of} AND u.in_recall AND (u.expires_at IS NULL OR u.expires_at > %(now)s)
+SELECT {columns},
+  array_agg(CASE WHEN u.terms @@ %(query)s::tsquery THEN u.terms::text END),
+  array_agg(DISTINCT u.model) FILTER (WHERE {number} < 0 AND u.model <> '')
+FROM memory_unit u
+WHERE {of} AND u.in_recall AND (u.expires_at IS NULL OR u.expires_at > %(now)s)"""
+_COLUMNS = (  # each with its type in the binary form of an array
+    ("u.id", "V16"),
+    ("u.subject_id", "V16"),
+    ("coalesce(u.session_id, u.id)", "V16"),
+    ("u.kind = 'item'", "?"),
+    ("u.seq", ">i4"),
+    ("u.author_no", ">i2"),
+    ("u.sent_at", ">i8"),  # microseconds since 2000
+    ("u.term_count", ">i4"),
+    ("u.importance", ">f8"),
+    ("coalesce({similarity}, 'NaN')", ">f8"),
+    ("{number}", ">i4"),
+    ("coalesce({eligible}, FALSE)", "?"),
 )
-SELECT string_agg(uuid_send(id), ''::bytea), string_agg(uuid_send(subject_id), ''::bytea),
-  string_agg(boolsend(is_item), ''::bytea), string_agg(uuid_send(session), ''::bytea),
-  string_agg(int4send(seq), ''::bytea), string_agg(int2send(author_no), ''::bytea),
-  string_agg(float8send(extract(epoch FROM sent_at)::float8), ''::bytea), string_agg(int4send(term_count), ''::bytea),
-  string_agg(float4send(importance::float4), ''::bytea), string_agg(float8send(coalesce(sim, 'NaN')), ''::bytea),
-  string_agg(int2send(model::int2), ''::bytea), string_agg(boolsend(eligible), ''::bytea),
-  string_agg(int4send(coalesce(octet_length(hits), 0) / 4), ''::bytea), string_agg(hits, ''::bytea),
-  array_agg(DISTINCT name) FILTER (WHERE model < 0 AND name <> '')
-FROM s"""
+POSITIONS = re.compile(r"[^ \n]*")
+ARRAY_HEADER_BYTES = 20  # dimensions, flags, type, length, lower bound; then each element behind its size
+SECONDS_TO_2000 = 946_684_800
 _ELIGIBLE = """
 u.kind = ANY (%(kinds)s) AND (%(session)s::uuid IS NULL OR u.session_id = %(session)s)
 AND (%(authors)s::int2[] IS NULL OR (u.kind = 'message' AND u.author_no = ANY (%(authors)s)))
@@ -117,7 +121,6 @@ def units(
     """All units of the subject that may be recalled; of the whole tenant when it is None. One statement."""
     args: dict[str, Any] = {
         "subject": subject_id,
-        "lexemes": list(lexemes),
         "query": query,
         "now": filters.now,
         "kinds": list(filters.kinds),
@@ -130,15 +133,17 @@ def units(
     }
     for n, vector in enumerate(vectors):
         args[f"model{n}"], args[f"vector{n}"] = vector.model, as_text(vector.values)
-    statement = _UNITS.format(
-        similarity=_cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors)),
-        number=_cases("{n}", "-1", len(vectors)),
-        eligible=_ELIGIBLE,
-        of=_OF_TENANT if subject_id is None else "u.subject_id = %(subject)s",
-    )
-    row = sql.row(statement, args, binary=True)
+    parts = {
+        "similarity": _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors)),
+        "number": _cases("{n}", "-1", len(vectors)),
+        "eligible": _ELIGIBLE,
+    }
+    columns = ", ".join(f"array_send(array_agg({expression.format(**parts)}))" for expression, _ in _COLUMNS)
+    of = _OF_TENANT if subject_id is None else "u.subject_id = %(subject)s"
+    row = sql.row(_UNITS.format(columns=columns, number=parts["number"], of=of), args, binary=True)
     assert row is not None
-    return _found([bytes(column) if column is not None else b"" for column in row[:-1]], row[-1], len(lexemes))
+    *arrays, terms, strangers = row
+    return _read([_column(*one) for one in zip(arrays, _COLUMNS, strict=True)], terms or [], lexemes, strangers)
 
 
 def tokens(unit_ids: Sequence[UUID], *, model: str, dimensions: int) -> dict[UUID, Tokens]:
@@ -176,29 +181,80 @@ def _cases(then: str, otherwise: str, count: int) -> str:
     return f"CASE u.model {cases} ELSE {otherwise} END"
 
 
-def _found(columns: Sequence[bytes], strangers: Sequence[str] | None, lexemes: int) -> Found:
-    ids, subjects, is_item, sessions, seq, author, sent_at, length, importance, sim, model, eligible, counts, hits = (
-        columns
-    )
-    halves = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    _, session = np.unique(np.frombuffer(sessions, dtype=[("high", ">u8"), ("low", ">u8")]), return_inverse=True)
-    hit = np.frombuffer(hits, dtype=">i4").astype(np.int64)
+def _column(array: bytes | None, column: tuple[str, str]) -> NDArray[Any]:
+    """The elements of an array of Postgres in binary form, none of them null."""
+    of = np.dtype([("size", ">i4"), ("value", column[1])])
+    if array is None:
+        return np.zeros(0, dtype=of)["value"]
+    return np.frombuffer(array, dtype=of, offset=ARRAY_HEADER_BYTES)["value"].copy()
+
+
+def _read(
+    columns: Sequence[NDArray[Any]],
+    terms: Sequence[str | None],
+    lexemes: Sequence[str],
+    strangers: Sequence[str] | None,
+) -> Found:
+    ids, subjects, sessions, is_item, seq, author, sent_at, length, importance, sim, model, eligible = columns
+    halves = ids.view(">u8").astype(np.uint64).reshape(-1, 2)
+    hits = np.array(_hits(terms, lexemes), dtype=np.int64).reshape(-1, 3)
     read = Units(
         high=halves[:, 0],
         low=halves[:, 1],
-        session=session.astype(np.int64).reshape(-1),
-        seq=np.frombuffer(seq, dtype=">i4").astype(np.int64),
-        author=np.frombuffer(author, dtype=">i2").astype(np.int64),
-        sent_at=np.frombuffer(sent_at, dtype=">f8").astype(np.float64),
-        length=np.frombuffer(length, dtype=">i4").astype(np.float64),
-        importance=np.frombuffer(importance, dtype=">f4").astype(np.float64),
-        model=np.frombuffer(model, dtype=">i2").astype(np.int64),
-        sim=np.frombuffer(sim, dtype=">f8").astype(np.float64),
-        eligible=np.frombuffer(eligible, dtype=np.bool_),
-        hit_unit=np.repeat(np.arange(len(halves)), np.frombuffer(counts, dtype=">i4")),
-        hit_lexeme=hit // 256 - 1,
-        hit_tf=(hit % 256).astype(np.float64),
-        lexemes=lexemes,
+        session=_numbered(sessions),
+        seq=seq.astype(np.int64),
+        author=author.astype(np.int64),
+        sent_at=sent_at / 1e6 + SECONDS_TO_2000,
+        length=length.astype(np.float64),
+        importance=importance.astype(np.float64),
+        model=model.astype(np.int64),
+        sim=sim.astype(np.float64),
+        eligible=eligible,
+        hit_unit=hits[:, 0],
+        hit_lexeme=hits[:, 1],
+        hit_tf=hits[:, 2].astype(np.float64),
+        lexemes=len(lexemes),
     )
-    of_ids, of_subjects, of_sessions = (np.frombuffer(column, dtype="V16") for column in (ids, subjects, sessions))
-    return Found(read, of_ids, of_subjects, of_sessions, np.frombuffer(is_item, dtype=np.bool_), tuple(strangers or ()))
+    return Found(read, ids, subjects, sessions, is_item, tuple(strangers or ()))
+
+
+def _numbered(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Equal ids get the same number, from 0."""
+    halves = ids.view(">u8").astype(np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    inside = halves[order]
+    numbers = np.zeros(len(ids), dtype=np.int64)
+    numbers[order[1:]] = np.cumsum((inside[1:] != inside[:-1]).any(axis=1))
+    return numbers
+
+
+def _hits(terms: Sequence[str | None], lexemes: Sequence[str]) -> list[tuple[int, int, int]]:
+    """(unit, lexeme, how often) for each lexeme of the question that a unit's terms hold.
+
+    All texts are searched as one: Python does something for each hit, and not for each unit and lexeme.
+    """
+    holders = [(unit, text) for unit, text in enumerate(terms) if text is not None]
+    joined = "\n".join(text for _, text in holders)
+    ends = np.cumsum([len(text) + 1 for _, text in holders])
+    found = [
+        (at, place, start) for place, lexeme in enumerate(lexemes) for at, start in _found(joined, f"{quoted(lexeme)}:")
+    ]
+    rows_of = np.searchsorted(ends, [at for at, _, _ in found], side="right")
+    return [
+        (holders[row][0], place, _positions(joined, start))
+        for row, (_, place, start) in zip(rows_of, found, strict=True)
+    ]
+
+
+def _found(text: str, mark: str) -> Iterator[tuple[int, int]]:
+    """Begin and end of each mark that is a whole lexeme, and not the end of a longer one."""
+    at = text.find(mark)
+    while at >= 0:
+        if at == 0 or text[at - 1] in " \n":
+            yield at, at + len(mark)
+        at = text.find(mark, at + 1)
+
+
+def _positions(text: str, start: int) -> int:
+    """How many stand there, up to the next lexeme or text."""
+    return len(POSITIONS.match(text, start)[0].split(","))  # type: ignore[index]

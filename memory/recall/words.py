@@ -70,7 +70,7 @@ class AskedWords:
     @property
     def tsquery(self) -> str:
         """Any of them."""
-        return " | ".join(map(_quoted, self.stored))
+        return " | ".join(map(quoted, self.stored))
 
 
 def wording() -> Wording:
@@ -83,11 +83,11 @@ def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
     """What to store for each text. blind: one query for all of them."""
     if how.mode == "off":
         return [Terms(None, None) for _ in texts]
-    prepared = [_prepared(text) for text in texts]
+    parts = [prepared(text) for text in texts]
     if how.mode == "plain":
-        return [Terms(words, literal(pairs)) for words, pairs in prepared]
+        return [Terms(words, literal(pairs)) for words, pairs in parts]
     blinded = _blinding()
-    found = _lexemes(prepared, how.config)
+    found = lexemes_of(parts, how.config)
     return [Terms("", literal((blinded(lexeme), positions) for lexeme, positions in one)) for one in found]
 
 
@@ -95,7 +95,7 @@ def asked(question: str, how: Wording) -> AskedWords:
     """The first QUESTION_LEXEMES_MAX lexemes of a question. One query."""
     if how.mode == "off":
         return AskedWords([], [], is_off=True)
-    (found,) = _lexemes([_prepared(question)], how.config)
+    (found,) = lexemes_of([prepared(question)], how.config)
     readable = [lexeme for lexeme, _ in found[:QUESTION_LEXEMES_MAX]]
     return AskedWords(list(map(_blinding(), readable)) if how.mode == "blind" else readable, readable)
 
@@ -132,11 +132,16 @@ def pairs_of(text: str) -> Lexemes:
 def literal(lexemes: Iterable[tuple[str, Sequence[int]]]) -> str:
     """A tsvector as text."""
     return " ".join(
-        f"{_quoted(lexeme)}:{','.join(map(str, positions[:POSITIONS_MAX]))}" for lexeme, positions in lexemes
+        f"{quoted(lexeme)}:{','.join(map(str, positions[:POSITIONS_MAX]))}" for lexeme, positions in lexemes
     )
 
 
-def _prepared(text: str) -> tuple[str, Lexemes]:
+def quoted(lexeme: str) -> str:
+    """As tsvector and tsquery read it: nothing inside is an operator."""
+    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def prepared(text: str) -> tuple[str, Lexemes]:
     """Spaced words for Postgres' parser, and pairs for the rest.
 
     The parser depends on the locale of the database: in some, every character beyond ASCII is a letter. So marks of
@@ -154,9 +159,10 @@ def _in_words(character: str) -> str:
     return character if character.isascii() or unicodedata.category(character)[0] in "LMN" else " "
 
 
-def _lexemes(prepared: Sequence[tuple[str, Lexemes]], config: str) -> list[Lexemes]:
-    found: list[Lexemes] = [[] for _ in prepared]
-    words, pairs = [words for words, _ in prepared], [literal(pairs) for _, pairs in prepared]
+def lexemes_of(parts: Sequence[tuple[str, Lexemes]], config: str) -> list[Lexemes]:
+    """Of texts that are prepared(), by Postgres' own stemmer. One query."""
+    found: list[Lexemes] = [[] for _ in parts]
+    words, pairs = [words for words, _ in parts], [literal(pairs) for _, pairs in parts]
     for n, lexeme, positions in sql.rows(_LEXEMES, [words, pairs, config]):
         found[n - 1].append((lexeme, positions))
     return found
@@ -171,8 +177,3 @@ def _blinding() -> Callable[[str], str]:
         return urlsafe_b64encode(digest[:BLIND_BYTES]).decode()
 
     return blinded
-
-
-def _quoted(lexeme: str) -> str:
-    """As tsvector and tsquery read it: nothing inside is an operator."""
-    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -130,7 +130,7 @@ def test_a_model_that_is_down_costs_a_growing_wait_and_no_text(
 ) -> None:
     assert models.chosen is not None
     models.chosen.down = error
-    cursor, waits = "", []
+    cursor, waits = "", list[float]()
     for _ in range(9):
         before = clock.now() + timedelta(seconds=sum(waits) + 2 * len(waits))
         failed = embed_batch(cursor)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agentstate.dev.bench import appending, http_steps, options, starts, steps, takeover, tenant, volume
+from agentstate.dev.bench import appending, http_steps, options, recall, starts, steps, takeover, tenant, volume
 from agentstate.dev.bench.report import Line, summary
 
 Size = str  # tiny (the test of the bench itself), quick, normal, full
@@ -37,6 +37,7 @@ ITEMS = (
     Item("takeover", lambda size, _: takeover.measure(times=max(1, TIMES[size] // 2))),
     Item("frames", lambda size, _: volume.measure_frames()),
     Item("compaction", lambda size, _: volume.measure_compaction(frames=FRAMES[size])),
+    Item("recall", lambda size, _: recall.measure(size)),
 )
 assert tuple(item.name for item in ITEMS) == options.ITEMS
 

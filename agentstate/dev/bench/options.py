@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-ITEMS = ("steps", "append", "http", "starts", "takeover", "frames", "compaction")
+ITEMS = ("steps", "append", "http", "starts", "takeover", "frames", "compaction", "recall")
 SIZES = {
     "quick": "fewer rounds: a few minutes",
-    "full": "a million frames for compaction",
+    "full": "a million frames for compaction, a million units for recall",
     "tiny": argparse.SUPPRESS,  # whether it still runs; the figures mean nothing
 }
 
