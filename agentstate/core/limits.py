@@ -15,8 +15,8 @@ SCRATCHPAD_BYTES_MAX = 256 * KIB  # text of the entries in force; they ride in e
 SCRATCHPAD_ENTRIES_MAX = 400  # in force
 CONTEXT_BUDGET_TOKENS = 32_000  # of a run for which neither it, nor its agent, nor its model says one
 CONTEXT_BUDGET_TOKENS_MAX = 10_000_000
-SUMMARISE_AT = 0.7  # share of the context budget, or of the scratchpad's bounds, at which it is summarised
-SUMMARISE_TO = 0.4  # about what is left of it then
+SUMMARISE_AT_SHARE = 0.7  # share of the context budget, or of the scratchpad's bounds, at which it is summarised
+SUMMARISE_TO_SHARE = 0.4  # about what is left of it then
 SUMMARISED_CHARS_MAX = 1 * MIB  # of all texts of one summary; each gives its fair share
 SUMMARISE_S_MAX = 120  # seconds that a model may take for one summary
 REASON_CHARS_MAX = 4_000  # what a person writes beside a decision
@@ -59,7 +59,7 @@ CONTEXT_TOKENS_MAX = 1_000_000
 PROGRESS_BYTES_MAX = 16 * KIB  # of one progress document
 PROMPT_BYTES_MAX = 32 * KIB
 INJECTIONS_MAX = 5_000  # texts of one call
-SUBJECT_QUESTIONS_KEPT = 20  # newest, for previews
+SUBJECT_QUESTIONS_MAX = 20  # newest, for previews
 INDEXED_CHARS_MAX = 64 * KIB  # of one text, for full text search; a tsvector holds 1 MiB
 QUESTION_CHARS_MAX = 4_000  # of a question to memory; what comes after is not asked
 QUESTION_LEXEMES_MAX = 64
@@ -92,7 +92,7 @@ KEY_LAST_USED_S = 60  # last_used_at of an API key is written at most this often
 KEYS_CACHED_MAX = 4_096  # unwrapped keys a process remembers
 
 assert ENTRY_BYTES_MAX <= SCRATCHPAD_BYTES_MAX <= STATE_BYTES_MAX  # the scratchpad rides in the checkpoint
-assert 0 < SUMMARISE_TO < SUMMARISE_AT < 1
+assert 0 < SUMMARISE_TO_SHARE < SUMMARISE_AT_SHARE < 1
 assert CONTEXT_BUDGET_TOKENS <= CONTEXT_BUDGET_TOKENS_MAX < 2**31
 assert VALUE_BYTES_INLINE < STATE_BYTES_MAX <= PAYLOAD_BYTES_MAX < SEALED_BYTES_MAX
 assert TAG_CHARS_MAX <= NAME_CHARS_MAX < IDENTITY_CHARS_MAX

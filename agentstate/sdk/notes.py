@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentstate.core import clock
-from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT
+from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT_SHARE
 from agentstate.sdk import summaries, window
 from agentstate.sdk.deferred import Deferred
 from agentstate.sdk.store import Claim, Entry, EntryKind, StepFinish, StepStart, Usage
@@ -81,7 +81,7 @@ class Notebook:
         limit = self._floor + GROWTH
         if self._floor < 1.0:
             limit = min(limit, 1.0)
-        return self.share > max(SUMMARISE_AT, limit)
+        return self.share > max(SUMMARISE_AT_SHARE, limit)
 
     def entries(self) -> tuple[Entry, ...]:
         """In force, in their order."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentstate.core import extract, tokens
-from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SUMMARISE_TO
+from agentstate.core.limits import ENTRY_BYTES_MAX, SCRATCHPAD_BYTES_MAX, SUMMARISE_TO_SHARE
 from agentstate.sdk.store import Entry
 from agentstate.sdk.window import Size, is_verbose, masked, place_of, size_of
 
@@ -46,7 +46,7 @@ def plan(window: Sequence[Entry], *, budget_tokens: int) -> Plan:
     before = size = size_of(*window)
     masks: dict[int, Entry] = {}
     for entry in window:
-        if size.share(budget_tokens) <= SUMMARISE_TO:
+        if size.share(budget_tokens) <= SUMMARISE_TO_SHARE:
             break
         line = masked(entry) if is_verbose(entry) else entry
         if line.tokens < entry.tokens:
@@ -55,7 +55,7 @@ def plan(window: Sequence[Entry], *, budget_tokens: int) -> Plan:
     replaced: list[Entry] = []
     allowed = Size()  # of the summary
     for entry in _candidates([masks.get(entry.n, entry) for entry in window], budget_tokens):
-        if (size + allowed).share(budget_tokens) <= SUMMARISE_TO:
+        if (size + allowed).share(budget_tokens) <= SUMMARISE_TO_SHARE:
             break
         replaced.append(entry)
         size -= size_of(entry)
@@ -127,8 +127,8 @@ def _allowed(allowed: Size, entry: Entry, budget_tokens: int) -> Size:
 
 def _room(allowed: Size, kept: Size, budget_tokens: int) -> int:
     """Tokens for the text of the summary: what its source allows, and what the kept entries leave."""
-    left = int(budget_tokens * SUMMARISE_TO) - kept.tokens
-    left_bytes = int(SCRATCHPAD_BYTES_MAX * SUMMARISE_TO) - kept.bytes
+    left = int(budget_tokens * SUMMARISE_TO_SHARE) - kept.tokens
+    left_bytes = int(SCRATCHPAD_BYTES_MAX * SUMMARISE_TO_SHARE) - kept.bytes
     return max(0, min(allowed.tokens, left, left_bytes // 4, ENTRY_BYTES_MAX // 4) - HEAD_TOKENS)
 
 

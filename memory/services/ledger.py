@@ -15,7 +15,7 @@ from django.db import connection
 
 from agentstate.core.clock import now
 from agentstate.core.ids import new_id
-from agentstate.core.limits import INJECTIONS_MAX, MESSAGE_BYTES_MAX, SUBJECT_QUESTIONS_KEPT
+from agentstate.core.limits import INJECTIONS_MAX, MESSAGE_BYTES_MAX, SUBJECT_QUESTIONS_MAX
 from memory import keys, sealing
 from memory.models import Injection, RecallQuestion
 
@@ -102,7 +102,7 @@ def keep_question(subject_id: UUID, agent: str, text: str, source: Asking | None
         at=now(),
     )
     newest = RecallQuestion.objects.filter(subject_id=subject_id).order_by("-id").values("id")
-    RecallQuestion.objects.filter(id__in=list(newest.values_list("id", flat=True)[SUBJECT_QUESTIONS_KEPT:])).delete()
+    RecallQuestion.objects.filter(id__in=list(newest.values_list("id", flat=True)[SUBJECT_QUESTIONS_MAX:])).delete()
 
 
 def _cut(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentstate.core import canonical
 from agentstate.core.errors import NotFound
-from agentstate.core.limits import SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT
+from agentstate.core.limits import SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT_SHARE
 from agentstate.db import sql
 from agentstate.sdk.window import Size
 from agentstate.tenants.scope import current_tenant
@@ -132,7 +132,7 @@ class Pad:
 
     @property
     def summarise_at_tokens(self) -> int:
-        return int(self.budget.tokens * SUMMARISE_AT)
+        return int(self.budget.tokens * SUMMARISE_AT_SHARE)
 
 
 @dataclass(frozen=True, slots=True)

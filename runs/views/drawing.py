@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentstate.core.clock import now
-from agentstate.core.limits import SUMMARISE_AT
+from agentstate.core.limits import SUMMARISE_AT_SHARE
 from runs.selectors import timeline
 from runs.selectors.steps import StepRow, depths
 from runs.selectors.timeline import Bar, Gap, Piece, Tick
@@ -47,7 +47,7 @@ def gauge(*, share: float, important: float) -> Gauge:
         important=_percent(important / whole),
         rest=_percent((share - important) / whole),
         filled=_percent(share / whole),
-        summarise_at=_percent(SUMMARISE_AT / whole),
+        summarise_at=_percent(SUMMARISE_AT_SHARE / whole),
         budget=_percent(1.0 / whole),
         is_over=share > 1.0,
         percent=f"{share:.0%}".replace("%", " %"),

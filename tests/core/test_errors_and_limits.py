@@ -35,7 +35,20 @@ def test_an_error_carries_what_the_caller_needs() -> None:
 
 
 def test_every_bound_names_its_unit() -> None:
-    units = ("_BYTES_MAX", "_CHARS_MAX", "_BYTES_INLINE", "_S_MAX", "_MS", "_S", "_ROWS", "_MAX", "_MIN", "_WARN")
+    units = (
+        "_MAX",
+        "_MIN",
+        "_WARN",
+        "_BYTES_INLINE",
+        "_MS",
+        "_S",
+        "_DAYS",
+        "_ROWS",
+        "_RUNS",
+        "_SHARE",
+        "_TOKENS",
+        "_UNITS",
+    )
     for name in dir(limits):
         if name.isupper() and name not in {"KIB", "MIB"}:
             assert name.endswith(units), name

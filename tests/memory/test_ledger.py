@@ -9,7 +9,7 @@ import pytest
 
 from agentstate.core.clock import now
 from agentstate.core.ids import new_id
-from agentstate.core.limits import SUBJECT_QUESTIONS_KEPT
+from agentstate.core.limits import SUBJECT_QUESTIONS_MAX
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import keys, sealing
@@ -184,12 +184,12 @@ def test_a_session_lists_its_calls_newest_first_and_goes_on(subject: Subject, se
 
 
 def test_only_the_newest_questions_of_a_subject_are_kept(scope: None, subject: Subject) -> None:
-    for number in range(SUBJECT_QUESTIONS_KEPT + 5):
+    for number in range(SUBJECT_QUESTIONS_MAX + 5):
         ledger.keep_question(subject.id, "desk", f"question {number}", Step(new_id()))
     ledger.keep_question(subject.id, "desk", "   ")
     questions = reading.questions_of(subject.id)
     assert [question.text for question in questions] == [f"question {number}" for number in range(24, 4, -1)]
-    assert RecallQuestion.objects.filter(subject_id=subject.id).count() == SUBJECT_QUESTIONS_KEPT
+    assert RecallQuestion.objects.filter(subject_id=subject.id).count() == SUBJECT_QUESTIONS_MAX
 
 
 def test_another_tenant_sees_nothing_of_it(tenant: Tenant, other_tenant: Tenant, subject: Subject) -> None:

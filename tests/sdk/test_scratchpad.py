@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 
 import agentstate as st
 from agentstate.core import tokens
-from agentstate.core.limits import SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT, SUMMARISE_TO
+from agentstate.core.limits import SCRATCHPAD_BYTES_MAX, SCRATCHPAD_ENTRIES_MAX, SUMMARISE_AT_SHARE, SUMMARISE_TO_SHARE
 from agentstate.sdk import summaries, window
 from agentstate.sdk.notes import Notebook
 from agentstate.sdk.store import Claim, Entry
@@ -105,8 +105,8 @@ def test_masks_come_first_and_the_newest_stays(peak: list[tuple[int, int]]) -> N
     assert row.output["method"] == "extract"
     assert row.output["masked"]
     assert row.output["replaced"] == []
-    assert row.output["tokens_before"] > SUMMARISE_AT * BUDGET
-    assert row.output["tokens_after"] <= SUMMARISE_TO * BUDGET
+    assert row.output["tokens_before"] > SUMMARISE_AT_SHARE * BUDGET
+    assert row.output["tokens_after"] <= SUMMARISE_TO_SHARE * BUDGET
     run = store.runs[info.run_id]
     lines = [entry for entry in run.window if entry.masked]
     assert [entry.n for entry in lines] == row.output["masked"]
@@ -256,7 +256,7 @@ def test_a_summary_that_is_too_long_is_shortened() -> None:
     info = run_agent(main, store=store)
     row = summaries_of(store, info.run_id)[0]
     assert (row.output["method"], "were shortened" in row.output["why"]) == ("model", True)
-    assert row.output["tokens_after"] <= SUMMARISE_TO * BUDGET + 1
+    assert row.output["tokens_after"] <= SUMMARISE_TO_SHARE * BUDGET + 1
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
