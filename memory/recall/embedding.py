@@ -114,7 +114,7 @@ def _other(place: Place, embedder: Embedder, limit: int) -> Batch:
     former = _former(embedder)
     if former is not None and place.after == FIRST:
         return Batch(Place("stage").written(), 0, False)
-    return _embedded(place, embedder, limit, which=wanted.OTHER, how=vectors.KEEP, then="")
+    return _embedded(place, embedder, limit, which=wanted.REPLACEABLE, how=vectors.KEEP, then="")
 
 
 def _stage(place: Place, embedder: Embedder, limit: int) -> Batch:

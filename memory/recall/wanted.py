@@ -20,19 +20,21 @@ BATCH_CHARS = 100_000  # texts of one batch; a longer one goes alone
 FIRST = UUID(int=0)
 
 LIVE = "u.in_recall AND (u.expires_at IS NULL OR u.expires_at > %(now)s)"
-MISSING = "u.model = ''"
+EVERY = "TRUE"
 OTHER = "u.model NOT IN ('', %(model)s)"
-UNSTAGED = f"""{OTHER}
+MISSING = f"u.model = '' AND {LIVE}"
+REPLACEABLE = f"{OTHER} AND {LIVE}"
+UNSTAGED = f"""{REPLACEABLE}
   AND NOT EXISTS (SELECT 1 FROM memory_unitstaged s WHERE s.unit_id = u.id AND s.model = %(model)s)"""
 # Index: memory_unit_by_model. xmin: the version of the row whose text is read here.
-_WANTED = f"""
+_WANTED = """
 SELECT u.id, u.xmin::text, u.subject_id, u.kind, m.text, m.author_no, a.name, r.version, r.text
 FROM memory_unit u
   LEFT JOIN memory_message m ON u.kind = 'message' AND m.id = u.id
   LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
   LEFT JOIN memory_item i ON u.kind = 'item' AND i.id = u.id
   LEFT JOIN memory_itemrevision r ON r.item_id = i.id AND r.version = i.version
-WHERE {{which}} AND u.id > %(after)s AND {LIVE} ORDER BY u.id LIMIT %(limit)s"""
+WHERE {which} AND u.id > %(after)s ORDER BY u.id LIMIT %(limit)s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Texts:
 
 def batch(which: str, *, model: str, after: UUID, limit: int) -> Texts:
     """The next texts of units for which `which` (a condition of this module) holds."""
-    found = sql.rows(_WANTED.format(which=which), {"after": after, "now": now(), "limit": limit, "model": model})
+    found = sql.rows(_WANTED.format(which=f"({which})"), {"after": after, "now": now(), "limit": limit, "model": model})
     opened = _opened(found)
     taken = _bounded(opened)
     if len(taken) < len(opened):
@@ -66,7 +68,7 @@ def batch(which: str, *, model: str, after: UUID, limit: int) -> Texts:
 def of(unit_ids: Sequence[UUID]) -> list[Text]:
     """The texts of these units, as far as they may be recalled and open."""
     args = {"ids": list(unit_ids), "after": FIRST, "now": now(), "limit": len(unit_ids)}
-    return _opened(sql.rows(_WANTED.format(which="u.id = ANY (%(ids)s)"), args))
+    return _opened(sql.rows(_WANTED.format(which=f"u.id = ANY (%(ids)s) AND {LIVE}"), args))
 
 
 def _opened(wanted: Sequence[sql.Row]) -> list[Text]:

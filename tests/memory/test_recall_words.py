@@ -14,7 +14,7 @@ from agentstate.llm import embedding
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
 from memory.models import Subject, Unit
-from memory.recall import words
+from memory.recall import rewording, units, words
 from memory.recall.searching import search
 from memory.recall.words import Wording
 from memory.services import subjects
@@ -168,3 +168,28 @@ def test_a_literal_holds_exactly_its_lexemes(lexemes: list[str]) -> None:
 def test_the_index_knows_as_much_of_a_text_as_the_limit_says(scope: None) -> None:
     (made,) = words.terms(["a " * INDEXED_CHARS_MAX + "behind"], Wording("plain", "simple"))
     assert made.words is not None and len(made.words) == INDEXED_CHARS_MAX and "behind" not in made.words
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("plain", "blind"), ("blind", "plain"), ("plain", "off"), ("off", "plain")]
+)
+    ("before", "after"), [("plain", "blind"), ("blind", "plain"), ("plain", "off"), ("off", "plain")]
+)
+def test_a_changed_setting_makes_all_words_anew(scope: None, subject: Subject, before: str, after: str) -> None:
+    setting = TenantSetting.objects.create(key="memory.fulltext", value=before)
+    talk = Talk(subject)
+    ids = talk.session(*[("Tom", f"canary number {n}") for n in range(7)])
+    units.set_in_recall(ids[:1], False)
+    setting.value = after
+    setting.save()
+    assert search(subject.id, "canary").hits == []  # the stored words are those of the former setting
+    cursor, done = "", 0
+    for _ in range(10):
+        batch = rewording.reword_batch(cursor, batch_units=3)
+        cursor, done = batch.cursor, done + batch.done
+        if batch.is_over:
+            break
+    assert (done, batch.cursor, rewording.target()) == (7, "", f"{after}:english")
+    stored = " ".join(str(terms) for (terms,) in sql.rows("SELECT terms::text FROM memory_unit"))
+    assert ("canari" in stored) == (after == "plain")
+    assert len(search(subject.id, "canary").hits) == (0 if after == "off" else 6)
