@@ -173,8 +173,6 @@ def test_the_index_knows_as_much_of_a_text_as_the_limit_says(scope: None) -> Non
 @pytest.mark.parametrize(
     ("before", "after"), [("plain", "blind"), ("blind", "plain"), ("plain", "off"), ("off", "plain")]
 )
-    ("before", "after"), [("plain", "blind"), ("blind", "plain"), ("plain", "off"), ("off", "plain")]
-)
 def test_a_changed_setting_makes_all_words_anew(scope: None, subject: Subject, before: str, after: str) -> None:
     setting = TenantSetting.objects.create(key="memory.fulltext", value=before)
     talk = Talk(subject)
