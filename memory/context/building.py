@@ -90,7 +90,7 @@ def _chosen(
 
 def _pinned(gathered: Gathered, budget: int) -> list[Block]:
     """All of them: what is pinned is always said. Raises: Invalid."""
-    blocks = [of_item("pinned", held) for held in gathered.pinned]
+    blocks = [of_item("pinned", item) for item in gathered.pinned]
     needed = cost(blocks)
     if needed > budget:
         raise Invalid(

@@ -7,22 +7,20 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import orjson
-from django.db.models import Q
 
 from agentstate.core.errors import Conflict, NotFound
 from agentstate.db import sql
 from memory import keys, policies
 from memory.context import references
-from memory.context.parts import Block, ContextRequest, Recalled, of_document
-from memory.models import Author, Item
+from memory.context.parts import Block, ContextRequest, HeldItem, Recalled, of_document, of_message
+from memory.models import Author
 from memory.policies import ANY_AGENT, PREFIX, AgentPolicy
 from memory.recall import searching
 from memory.recall.searching import Hit
 from memory.selectors.messages import OpenedMessage
 from memory.selectors.opening import Words
 from memory.selectors.prompts import MAIN
-from memory.services import buffering, revising
-from memory.services.revising import Held
+from memory.services import buffering
 from memory.states import ItemStatus, SubjectStatus
 
 NEWEST_MAX = 2_000  # messages that are looked at from a session's end
@@ -62,6 +60,14 @@ LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
 GROUP BY m.id, a.name ORDER BY m.seq
 """
 
+# Index: memory_item_of_subject.
+ITEMS = """
+SELECT i.id, i.version, i.pinned, i.tokens, r.text
+FROM memory_item i JOIN memory_itemrevision r ON r.item_id = i.id AND r.version = i.version
+WHERE i.subject_id = %(subject)s AND i.status = %(status)s AND (i.pinned OR i.id = ANY(%(hits)s::uuid[]))
+ORDER BY i.namespace, i.id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -92,19 +98,23 @@ class Gathered:
 
     standing: Standing
     policy: AgentPolicy
-    pinned: Sequence[Held]
+    pinned: Sequence[HeldItem]
     tail: Sequence[OpenedMessage]
     standing_count: int
     standing_tokens: int
     hits: Sequence[Hit]
     said: Mapping[UUID, OpenedMessage] = field(default_factory=dict)  # of the hits
-    items: Mapping[UUID, Held] = field(default_factory=dict)  # of the hits
+    items: Mapping[UUID, HeldItem] = field(default_factory=dict)  # of the hits
     recalled: Recalled = field(default_factory=lambda: Recalled(False))
+    ends: list[Block] = field(default_factory=list)  # a block for each message of the tail
 
-    @property
-    def turn_seq(self) -> int:
-        """Where the turn that is being answered begins."""
-        return max((said.seq for said in self.tail if said.role == "user"), default=0)
+    def __post_init__(self) -> None:
+        """Long tool messages are masked, except those of the turn that is being answered."""
+        turn_seq = max((said.seq for said in self.tail if said.role == "user"), default=0)
+        over = self.policy.mask_over_tokens
+        for said in self.tail:
+            masked = said.role == "tool" and said.tokens > over and said.seq < turn_seq
+            self.ends.append(of_message("tail", said, masked=masked))
 
 
 def standing(request: ContextRequest) -> Standing:
@@ -150,13 +160,13 @@ def gather(now: Standing, request: ContextRequest, *, budget: int, mattering: bo
     return Gathered(
         standing=now,
         policy=policy,
-        pinned=[held for held in items if held.item.pinned],
+        pinned=[item for item in items if item.pinned],
         tail=[*in_tail, *buffered],
         standing_count=now.message_count + len(buffered),
         standing_tokens=now.tokens + sum(said.tokens for said in buffered),
         hits=hits,
         said=said,
-        items={held.item.id: held for held in items},
+        items={item.id: item for item in items},
         recalled=recalled,
     )
 
@@ -200,22 +210,21 @@ def _authors(now: Standing) -> dict[int, str]:
 def _messages(
     now: Standing, hit_ids: Sequence[UUID], *, budget: int, mask: int, mattering: bool
 ) -> tuple[list[OpenedMessage], dict[UUID, OpenedMessage]]:
-    found = sql.rows(
-        MESSAGES,
-        {
-            "least": LEAST_TOKENS,
-            "mask": mask,
-            "session": now.session_id,
-            "rows": NEWEST_MAX,
-            "budget": budget,
-            "mattering": mattering,
-            "hits": list(hit_ids),
-        },
-    )
+    args = {"least": LEAST_TOKENS, "mask": mask, "session": now.session_id, "budget": budget, "mattering": mattering}
+    rows = NEWEST_MAX if mattering else _likely(now, budget)
+    found = sql.rows(MESSAGES, {**args, "rows": rows, "hits": list(hit_ids)})
+    if rows < min(NEWEST_MAX, now.message_count) and sum(bool(row[0]) for row in found) >= rows:
+        found = sql.rows(MESSAGES, {**args, "rows": NEWEST_MAX, "hits": list(hit_ids)})  # shorter ones than usual
     words = now.words
     opened = [(row[0], _opened(row[1:], words)) for row in found]
     wanted = set(hit_ids)
     return [said for in_tail, said in opened if in_tail], {said.id: said for _, said in opened if said.id in wanted}
+
+
+def _likely(now: Standing, budget: int) -> int:
+    """More messages than are likely to fit: summing up all that could costs more than reading those that do."""
+    usual = now.tokens / now.message_count + LEAST_TOKENS if now.message_count else 1.0
+    return min(NEWEST_MAX, int(2 * budget / usual) + 50)
 
 
 def _opened(row: Sequence[object], words: Words) -> OpenedMessage:
@@ -227,11 +236,14 @@ def _opened(row: Sequence[object], words: Words) -> OpenedMessage:
     return OpenedMessage(**fields)  # type: ignore[arg-type]
 
 
-def _items(now: Standing, hit_ids: Sequence[UUID]) -> list[Held]:
-    """Pinned ones and those that recall has found. One statement. Index: memory_item_of_subject."""
-    active = Item.objects.filter(subject_id=now.subject_id, status=ItemStatus.ACTIVE)
-    wanted = active.filter(Q(pinned=True) | Q(id__in=list(hit_ids)))
-    return revising.opened(wanted.order_by("namespace", "id"), now.owner_key)
+def _items(now: Standing, hit_ids: Sequence[UUID]) -> list[HeldItem]:
+    """Pinned ones and those that recall has found."""
+    found = sql.rows(ITEMS, {"subject": now.subject_id, "status": ItemStatus.ACTIVE.value, "hits": list(hit_ids)})
+    words, table = now.words, "memory_itemrevision"
+    return [
+        HeldItem(id, now.subject_id, version, pinned, count, words.text(table, f"{id}:{version}:text", text))
+        for id, version, pinned, count, text in found
+    ]
 
 
 def _waiting(now: Standing) -> list[OpenedMessage]:

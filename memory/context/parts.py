@@ -16,9 +16,8 @@ from agentstate.core import tokens
 from agentstate.core.ids import public_id
 from memory.recall.questions import Asked
 from memory.selectors.messages import OpenedMessage
-from memory.selectors.summaries import OpenedSummary
+from memory.selectors.summaries import OpenedSummary, SealedSummary
 from memory.services.ledger import Part, SourceKind
-from memory.services.revising import Held
 from memory.sources import Source
 
 # In the order in which they stand in a context.
@@ -60,6 +59,18 @@ class Block:
     label: str = ""
     subject_id: UUID | None = None
     seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldItem:
+    """An active item with the words of its newest version."""
+
+    id: UUID
+    subject_id: UUID
+    version: int
+    pinned: bool
+    tokens: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +170,13 @@ def of_message(part: Part, message: OpenedMessage, *, masked: bool = False, **sc
     )
 
 
-def of_item(part: Part, held: Held, **scored: Any) -> Block:
-    item, label = held.item, "- "
+def of_item(part: Part, item: HeldItem, **scored: Any) -> Block:
+    label = "- "
     return Block(
         part,
         "item",
         item.id,
-        held.content.text,
+        item.text,
         item.tokens + _label_tokens(label) + JOINT_TOKENS,
         version=item.version,
         label=label,
@@ -174,13 +185,17 @@ def of_item(part: Part, held: Held, **scored: Any) -> Block:
     )
 
 
-def of_summary(summary: OpenedSummary) -> Block:
+def summary_tokens(summary: OpenedSummary | SealedSummary) -> int:
+    return summary.tokens + JOINT_TOKENS
+
+
+def of_summary(summary: OpenedSummary | SealedSummary) -> Block:
     return Block(
         "summary",
         "summary",
         summary.id,
         summary.text,
-        summary.tokens + JOINT_TOKENS,
+        summary_tokens(summary),
         subject_id=summary.subject_id,
         seq=summary.from_seq,
     )

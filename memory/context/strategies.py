@@ -23,16 +23,19 @@ from memory.context.parts import (
     left_out,
     of_message,
     of_summary,
+    summary_tokens,
 )
 from memory.models import Message
 from memory.selectors import summaries
-from memory.selectors.messages import OpenedMessage
-from memory.selectors.summaries import OpenedSummary
+from memory.selectors.summaries import OpenedSummary, SealedSummary
 
 SUMMARY_SHARE = 0.4  # of the room, at most
 # hierarchical: the end word for word, before it turns, before those segments, and the rest for the session up to there
 TAIL_SHARE, TURNS_SHARE, SEGMENTS_SHARE = 0.5, 0.15, 0.15
 MATTERING_SHARE = 0.6  # importance: for decisions, commitments and facts
+
+
+AnySummary = OpenedSummary | SealedSummary
 
 
 @dataclass(slots=True)
@@ -111,12 +114,13 @@ def hierarchical(gathered: Gathered, room: int) -> Told:
 
 def importance(gathered: Gathered, room: int) -> Told:
     """Decisions, commitments and facts before what is routine, the newest of each; in the order of the session."""
-    mattering = [message for message in gathered.tail if message.importance != "routine"]
-    first = _fitting(gathered, mattering[::-1], int(room * MATTERING_SHARE))
+    places = range(len(gathered.tail))[::-1]
+    mattering = [place for place in places if gathered.tail[place].importance != "routine"]
+    first = _fitting(gathered, mattering, int(room * MATTERING_SHARE))
     chosen = {block.source_id for block in first}
-    heading = heading_tokens("tail") if first else 0
-    others = [message for message in gathered.tail if message.id not in chosen]
-    rest = _fitting(gathered, others[::-1], room - cost(first) + heading, stop=True)
+    others = [place for place in places if gathered.tail[place].id not in chosen]
+    heading = heading_tokens("tail") if first else 0  # it is paid for
+    rest = _fitting(gathered, others, room - cost(first) + heading, stop=True)
     told = Told(sorted([*first, *rest], key=lambda block: block.seq))
     told.left_out += _not_in_tail(gathered, told.tail, told_to=0, reason=ROUTINE)
     return told
@@ -132,18 +136,18 @@ STRATEGIES: dict[str, Strategy] = {
 
 def _newest(gathered: Gathered, room: int, *, above: int = 0) -> list[Block]:
     """The end of the session that fits, without a hole, in its order."""
-    behind = [message for message in gathered.tail if message.seq > above]
+    behind = [place for place, block in enumerate(gathered.ends) if block.seq > above]
     return _fitting(gathered, behind[::-1], room, stop=True)[::-1]
 
 
-def _fitting(gathered: Gathered, messages: Sequence[OpenedMessage], room: int, *, stop: bool = False) -> list[Block]:
-    """Those that fit, in the order given; `stop` at the first that does not. Long tool messages go in masked."""
+def _fitting(gathered: Gathered, places: Sequence[int], room: int, *, stop: bool = False) -> list[Block]:
+    """The messages at these places that fit, in the order given; `stop` at the first that does not."""
     taken: list[Block] = []
     left = room - heading_tokens("tail")
-    for message in messages:
-        block = of_message("tail", message, masked=_is_masked(gathered, message))
-        if block.tokens > left and message.role == "tool" and not block.masked:
-            block = of_message("tail", message, masked=True)
+    for place in places:
+        block = gathered.ends[place]
+        if block.tokens > left and gathered.tail[place].role == "tool" and not block.masked:
+            block = of_message("tail", gathered.tail[place], masked=True)
         if block.tokens <= left:
             taken.append(block)
             left -= block.tokens
@@ -152,45 +156,39 @@ def _fitting(gathered: Gathered, messages: Sequence[OpenedMessage], room: int, *
     return taken
 
 
-def _is_masked(gathered: Gathered, message: OpenedMessage) -> bool:
-    """A long tool message is, unless it belongs to the turn that is being answered."""
-    long = message.role == "tool" and message.tokens > gathered.policy.mask_over_tokens
-    return long and message.seq < gathered.turn_seq
-
-
 def _begin(gathered: Gathered, tail: Sequence[Block]) -> int:
     return tail[0].seq if tail else gathered.standing.last_seq + 1
 
 
-def _so_far(gathered: Gathered, seq: int) -> tuple[OpenedSummary | None, list[LeftOut]]:
+def _so_far(gathered: Gathered, seq: int) -> tuple[AnySummary | None, list[LeftOut]]:
     """What was told of the session up to `seq` or a little further, else as far as it goes; and what does not hold."""
     now = gathered.standing
     found = summaries.so_far(now.session_id, now.version, from_seq=min(seq, now.summarised_seq), words=now.words)
     holding = [one for one, holds in found if holds]
     stale = [left_out(of_summary(one), STALE) for one, holds in found if not holds]
-    return (holding[0] if holding else summaries.running(now.session_id, words=now.words)), stale
+    return (holding[0] if holding else summaries.running(now.session_id)), stale
 
 
-def _last_end(parts: Iterable[OpenedSummary], seq: int) -> int:
+def _last_end(parts: Iterable[SealedSummary], seq: int) -> int:
     """Where the last of them that begins up to `seq` ends: messages begin behind it."""
     return max((one.to_seq for one in parts if one.from_seq <= seq), default=0)
 
 
-def _end_before(seq: int, parts: Iterable[OpenedSummary]) -> int:
+def _end_before(seq: int, parts: Iterable[SealedSummary]) -> int:
     """Where the one before this number ends; just before it when there is none to look at."""
     return max((one.to_seq for one in parts if one.to_seq < seq), default=seq - 1)
 
 
-def _back_from(end: int, parts: Iterable[OpenedSummary], room: int) -> list[OpenedSummary]:
+def _back_from(end: int, parts: Iterable[SealedSummary], room: int) -> list[SealedSummary]:
     """Those that lead back from `end` without a hole and fit, the newest first."""
     by_end = {one.to_seq: one for one in parts}
     ends = sorted(by_end)
-    chosen: list[OpenedSummary] = []
+    chosen: list[SealedSummary] = []
     left = room - heading_tokens("summary")
     at = ends.index(end) if end in by_end else -1
-    while at >= 0 and (block := of_summary(by_end[ends[at]])).tokens <= left:
+    while at >= 0 and summary_tokens(by_end[ends[at]]) <= left:
         chosen.append(by_end[ends[at]])
-        left -= block.tokens
+        left -= summary_tokens(by_end[ends[at]])
         at -= 1
     return chosen
 
@@ -200,12 +198,10 @@ def _with(told: Told, more: Iterable[LeftOut]) -> Told:
     return told
 
 
-def _not_chosen(
-    parts: Iterable[OpenedSummary], chosen: Sequence[OpenedSummary], tail: Sequence[Block]
-) -> list[LeftOut]:
+def _not_chosen(parts: Iterable[SealedSummary], chosen: Sequence[AnySummary], tail: Sequence[Block]) -> list[LeftOut]:
     """Turns and segments that did not go in, level by level and reason by reason."""
     begins = tail[0].seq if tail else 0
-    grouped: dict[str, list[OpenedSummary]] = {}
+    grouped: dict[str, list[SealedSummary]] = {}
     for one in parts:
         told = any(other.from_seq <= one.from_seq and one.to_seq <= other.to_seq for other in chosen)
         reason = SUMMARISED if told else DUPLICATE if begins and one.from_seq >= begins else OVER_BUDGET

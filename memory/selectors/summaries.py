@@ -7,12 +7,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Case, Exists, OuterRef, Value, When
-
 from agentstate.core.ids import public_id
+from agentstate.db import sql
 from memory import keys
-from memory.models import Message, Summary
+from memory.models import Summary
 from memory.selectors.opening import Words
+
+SO_FAR_ROWS = 4
+_COLUMNS = "s.id, s.subject_id, s.level, s.from_seq, s.to_seq, s.tokens, s.text"
+# Index: memory_summary_so_far. Without an undo since it was made there is nothing to look for.
+SO_FAR = f"""
+SELECT {_COLUMNS}, s.session_version = %(version)s OR NOT EXISTS (
+  SELECT 1 FROM memory_message m
+  WHERE m.session_id = s.session_id AND m.seq <= s.to_seq AND m.undone_in > s.session_version)
+FROM memory_summary s WHERE s.session_id = %(session)s AND s.level = 'session' AND s.to_seq >= %(from_seq)s
+ORDER BY s.to_seq, s.id LIMIT %(rows)s
+"""
+_NEWEST = f"""
+(SELECT {_COLUMNS} FROM memory_summary s WHERE s.session_id = %(session)s AND s.level = '{{level}}' AND NOT s.stale
+ ORDER BY s.to_seq DESC LIMIT %(rows)s)
+"""
+# Index: memory_summary_new.
+NEAR_AND_FAR = f"{_NEWEST.format(level='turn')} UNION ALL {_NEWEST.format(level='segment')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +52,28 @@ class OpenedSummary:
         return public_id("summary", self.id)
 
 
-def running(session_id: UUID, *, words: Words | None = None) -> OpenedSummary | None:
-    """The session so far, as far as it is summarised. `words`: of its subject. Index: memory_summary_new."""
+@dataclass(frozen=True, slots=True)
+class SealedSummary:
+    """A summary that is opened when its text is asked for: of many that could be used, few are."""
+
+    id: UUID
+    subject_id: UUID
+    level: str
+    from_seq: int
+    to_seq: int
+    tokens: int
+    sealed: bytes
+    words: Words
+
+    @property
+    def text(self) -> str:
+        return self.words.text("memory_summary", self.id, self.sealed)
+
+
+def running(session_id: UUID) -> OpenedSummary | None:
+    """The session so far, as far as it is summarised. Index: memory_summary_new."""
     found = Summary.objects.filter(session_id=session_id, level="session", stale=False)
-    return _first(found.order_by("-to_seq", "-id")[:1], words)
+    return _first(found.order_by("-to_seq", "-id")[:1])
 
 
 def parts(session_id: UUID, level: str, *, above_seq: int = 0, rows_max: int = 200) -> list[OpenedSummary]:
@@ -49,29 +83,20 @@ def parts(session_id: UUID, level: str, *, above_seq: int = 0, rows_max: int = 2
     return opened(found.order_by("-to_seq")[:rows_max])[::-1]
 
 
-def so_far(
-    session_id: UUID, version: int, *, from_seq: int, words: Words, rows_max: int = 8
-) -> list[tuple[OpenedSummary, bool]]:
+def so_far(session_id: UUID, version: int, *, from_seq: int, words: Words) -> list[tuple[SealedSummary, bool]]:
     """What was told of the session up to here or a little further, the shortest first, and whether it still holds.
 
     A running summary that was replaced by a later one still tells its part; one over messages that were taken back
-    does not. `version`: the session's. Index: memory_summary_so_far.
+    does not. `version`: the session's.
     """
-    undone = Message.objects.filter(
-        session_id=OuterRef("session_id"), seq__lte=OuterRef("to_seq"), undone_in__gt=OuterRef("session_version")
-    )
-    found = Summary.objects.filter(session_id=session_id, level="session", to_seq__gte=from_seq)
-    # Without an undo since it was made there is nothing to look for.
-    found = found.annotate(holds=Case(When(session_version=version, then=Value(True)), default=~Exists(undone)))
-    rows = list(found.order_by("to_seq", "id")[:rows_max])
-    return [(summary, bool(row.holds)) for summary, row in zip(opened(rows, words), rows, strict=True)]
+    args = {"session": session_id, "version": version, "from_seq": from_seq, "rows": SO_FAR_ROWS}
+    found = sql.rows(SO_FAR, args)
+    return [(SealedSummary(*row, words), bool(holds)) for *row, holds in found]
 
 
-def near_and_far(session_id: UUID, *, words: Words, rows_max: int = 200) -> list[OpenedSummary]:
-    """The newest turns and the newest segments, `rows_max` of each, in one read. Index: memory_summary_new."""
-    mine = Summary.objects.filter(session_id=session_id, stale=False)
-    turns, segments = (mine.filter(level=level).order_by("-to_seq")[:rows_max] for level in ("turn", "segment"))
-    return opened(turns.union(segments, all=True), words)
+def near_and_far(session_id: UUID, *, words: Words, rows_max: int = 200) -> list[SealedSummary]:
+    """The newest turns and the newest segments, `rows_max` of each, in one read."""
+    return [SealedSummary(*row, words) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
 
 
 def of_subject(subject_id: UUID) -> OpenedSummary | None:
@@ -92,21 +117,21 @@ def some(summary_ids: Iterable[UUID]) -> dict[UUID, OpenedSummary]:
     return {summary.id: summary for summary in opened(Summary.objects.filter(id__in=list(summary_ids)))}
 
 
-def opened(found: Iterable[Summary], words: Words | None = None) -> list[OpenedSummary]:
-    """One read of keys, none when `words` of their subject are given."""
+def opened(found: Iterable[Summary]) -> list[OpenedSummary]:
+    """One read of keys."""
     rows = list(found)
-    opened_keys = keys.several(row.subject_id for row in rows) if words is None else {}
+    opened_keys = keys.several(row.subject_id for row in rows)
     return [
         OpenedSummary(
-            text=(words or Words(opened_keys.get(row.subject_id))).text("memory_summary", row.id, row.text),
+            text=Words(opened_keys.get(row.subject_id)).text("memory_summary", row.id, row.text),
             **{name: getattr(row, name) for name in _PLAIN},
         )
         for row in rows
     ]
 
 
-def _first(found: Iterable[Summary], words: Words | None = None) -> OpenedSummary | None:
-    return next(iter(opened(found, words)), None)
+def _first(found: Iterable[Summary]) -> OpenedSummary | None:
+    return next(iter(opened(found)), None)
 
 
 _PLAIN = [name for name in OpenedSummary.__dataclass_fields__ if name != "text"]
