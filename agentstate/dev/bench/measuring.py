@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agentstate.dev.bench import appending, http_steps, options, recall, starts, steps, takeover, tenant, volume
+from agentstate.dev.bench import appending, contexts, http_steps, options, recall, starts, steps, takeover, tenant, volume
 from agentstate.dev.bench.report import Line, summary
 
 Size = str  # tiny (the test of the bench itself), quick, normal, full
@@ -17,6 +17,12 @@ STEPS = {
     "quick": steps.Effort(rounds=6, steps=40),
     "normal": steps.Effort(rounds=16, steps=40),
     "full": steps.Effort(rounds=30, steps=40),
+}
+CONTEXTS = {
+    "tiny": contexts.Effort(times=2, messages=60, long=200),
+    "quick": contexts.Effort(times=40),
+    "normal": contexts.Effort(times=100),
+    "full": contexts.Effort(times=200),
 }
 FRAMES = {"tiny": 2_000, "quick": 200_000, "normal": 200_000, "full": 1_000_000}
 
@@ -37,6 +43,7 @@ ITEMS = (
     Item("takeover", lambda size, _: takeover.measure(times=max(1, TIMES[size] // 2))),
     Item("frames", lambda size, _: volume.measure_frames()),
     Item("compaction", lambda size, _: volume.measure_compaction(frames=FRAMES[size])),
+    Item("context", lambda size, _: contexts.measure(CONTEXTS[size])),
     Item("recall", lambda size, _: recall.measure(size)),
 )
 assert tuple(item.name for item in ITEMS) == options.ITEMS

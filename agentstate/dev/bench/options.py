@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-ITEMS = ("steps", "append", "http", "starts", "takeover", "frames", "compaction", "recall")
+ITEMS = ("steps", "append", "http", "starts", "takeover", "frames", "compaction", "context", "recall")
 SIZES = {
     "quick": "fewer rounds: a few minutes",
     "full": "a million frames for compaction, a million units for recall",
