@@ -7,7 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agentstate.dev.bench import appending, contexts, http_steps, options, recall, starts, steps, takeover, tenant, volume
+from agentstate.dev.bench import (
+    appending,
+    contexts,
+    http_steps,
+    options,
+    recall,
+    starts,
+    steps,
+    takeover,
+    tenant,
+    volume,
+)
 from agentstate.dev.bench.report import Line, summary
 
 Size = str  # tiny (the test of the bench itself), quick, normal, full
