@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
@@ -19,6 +21,7 @@ from agentstate.tenants.scope import tenant_scope
 from memory.selectors import conversation, directory, review, shelf, usage
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
+from memory.selectors.shelf import ItemRow
 from memory.services import subjects as service
 from memory.services.subjects import AliasIn
 from memory.views import forms
@@ -129,11 +132,21 @@ def _as_set(row: SubjectRow) -> Form:
     return forms.fresh(name=name, cap=str(row.own_cap_bytes or ""))
 
 
-def _settings_page(request: TenantRequest, row: SubjectRow, words: Words, form: Form) -> HttpResponse:
+def _over(row: SubjectRow, form: Form, posted: Mapping[str, str]) -> Form:
+    """What one of the page's forms sent, over what is set: the other forms keep theirs."""
+    sent = {name: value for name, value in form.values.items() if name in posted}
+    return Form({**_as_set(row).values, **sent}, form.token)
+
+
+def _settings_page(
+    request: TenantRequest, row: SubjectRow, words: Words, form: Form, *, leaving: list[ItemRow] | None = None
+) -> HttpResponse:
     context: dict[str, object] = {
         "section": "memories",
         "subject": row,
         "form": form,
+        "rehearsed": leaving is not None,
+        "leaving": leaving,
         "aliases": directory.aliases_of(row.id, words),
         "kinds": directory.KINDS,
         "cap_min": SUBJECT_CAP_BYTES_MIN,
@@ -147,11 +160,13 @@ def _set(request: TenantRequest, subject: str) -> HttpResponse:
     try:
         with tenant_scope(request.tenant.id):
             row, words = directory.find(subject)
+            if form.values["act"] == "rehearse_cap":
+                leaving = _leaving(request, row, words, form)
+                return _settings_page(request, row, words, _over(row, form, request.POST), leaving=leaving)
             said = ACTS.get(form.values["act"], _rename)(request, row, form)
     except (Invalid, Conflict) as refusal:
         with tenant_scope(request.tenant.id):
-            again = forms.Form({**_as_set(row).values, **form.values}, form.token).refused(refusal)
-            return _settings_page(request, row, words, again)
+            return _settings_page(request, row, words, _over(row, form, request.POST).refused(refusal))
     messages.success(request, said)
     return see_other(request, reverse("subject-settings", args=[request.tenant.slug, subject]))
 
@@ -176,12 +191,26 @@ def _remove_alias(request: TenantRequest, row: SubjectRow, form: Form) -> str:
     return "The name is removed."
 
 
-def _cap(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+def _leaving(request: TenantRequest, row: SubjectRow, words: Words, form: Form) -> list[ItemRow]:
+    """What would leave recall under this cap: the act itself, taken back. Raises: as the act."""
+    with transaction.atomic():
+        evicted = service.set_cap(row.id, cap_bytes=_typed_cap(form), actor=request.actor, reason="rehearsed")
+        transaction.set_rollback(True)
+    found = shelf.some(row.id, [each.item_id for each in evicted], words)
+    return [found[each.item_id] for each in evicted if each.item_id in found]
+
+
+def _typed_cap(form: Form) -> int | None:
     typed = form.values["cap"].strip()
     cap_bytes = forms.number(typed) if typed else None
     if typed and cap_bytes is None:
         raise Invalid("Write the cap in bytes, such as 6000, or leave it empty.", field="cap_bytes")
-    evicted = service.set_cap(row.id, cap_bytes=cap_bytes, actor=request.actor, reason=form.values["reason"])
+    return cap_bytes
+
+
+def _cap(request: TenantRequest, row: SubjectRow, form: Form) -> str:
+    cap_bytes, reason = _typed_cap(form), form.values["reason"]
+    evicted = service.set_cap(row.id, cap_bytes=cap_bytes, actor=request.actor, reason=reason)
     return "The cap is set." + (f" {len(evicted)} items left recall because of it." if evicted else "")
 
 

@@ -287,6 +287,22 @@ def test_names_and_cap_are_set_with_their_bounds(alice_client: Client, memory: R
     assert alice_client.post(address, {"act": "unalias", "alias_id": "zz"}).status_code == 422
 
 
+def test_a_cap_is_rehearsed_before_it_is_set(alice_client: Client, memory: Remembered, base: str) -> None:
+    subject = memory.subject()
+    for number in range(4):
+        memory.item(subject, f"Old story number {number}: " + "long ago " * 160, importance=0.1)
+    address = f"{base}/memories/{subject}/settings/"
+    rehearsed = text(alice_client.post(address, {"act": "rehearse_cap", "cap": "4096"}))
+    assert "memories would leave</b>" in rehearsed.replace(" recall:", "") and "Old story number 0" in rehearsed
+    assert 'value="4096"' in rehearsed and 'value="Mara Lind"' in rehearsed
+    assert "Nothing would leave" in text(alice_client.post(address, {"act": "rehearse_cap", "cap": "8192"}))
+    assert alice_client.post(address, {"act": "rehearse_cap", "cap": "1"}).status_code == 422
+    with tenant_scope(memory.tenant_id):
+        assert Subject.objects.get().cap_bytes is None
+        assert Item.objects.filter(status="active").count() == 4
+    assert "left recall" in text(alice_client.post(address, {"act": "cap", "cap": "4096", "reason": "r"}, follow=True))
+
+
 def test_taking_back_is_planned_confirmed_and_done_once(alice_client: Client, memory: Remembered, base: str) -> None:
     subject = memory.subject()
     session = memory.session(subject, said=3)
