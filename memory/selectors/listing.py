@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id
+from agentstate.db import sql
 from agentstate.http import cursors
 from agentstate.tenants.scope import current_tenant
 from memory import keys
@@ -15,6 +17,21 @@ from memory.selectors import directory, messages, shelf
 from memory.selectors.messages import Messages
 from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemFilter, ItemRow, Items
+
+SESSION_OF = """
+SELECT s.id, s.subject_id, coalesce(u.external_id, ''), s.message_count
+FROM memory_session s JOIN memory_subject u ON u.id = s.subject_id WHERE s.key = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A session and whom it is about, as far as nothing of it is sealed."""
+
+    session_id: UUID
+    subject_id: UUID
+    external_id: str
+    messages: int
 
 
 def page(subject_id: UUID | None, wanted: ItemFilter, *, after: str, rows_max: int) -> Items:
@@ -58,3 +75,9 @@ def spoken(
     rows = cursors.page(found, order=("sent_at", "id"), after=after, scope=scope, rows_max=rows_max)
     opened = messages.some([row.id for row in rows.rows])
     return Messages([opened[row.id] for row in rows.rows], rows.after)
+
+
+def session_of(key: str) -> Spoken | None:
+    """The session of this key, if there is one. One read. Index: memory_session_key."""
+    found = sql.row(SESSION_OF, [key])
+    return Spoken(*found) if found else None

@@ -71,7 +71,7 @@ def act(tenant_id: UUID, run_id: UUID, name: str, body: Any, *, fence: int, step
     asked = _asked(name, wanted)  # may ask a model: before the transaction
     hit("memory.act")
     with tenant_scope(tenant_id):
-        asker = _asker(tenant_id, run_id, found, fence=fence, step_seq=step_seq, key=key)
+        asker = asker_of(tenant_id, run_id, found, fence=fence, step_seq=step_seq, key=key)
         if found.writes:
             said = [name, values.plain(wanted)]
             reply = receipts.once(key, said, lambda: values.plain(_WRITES[name](wanted, asker)), by=str(run_id))
@@ -88,7 +88,7 @@ def _asked(name: str, wanted: Any) -> Asked | None:
     return questions.asked(wanted.question) if is_question else None
 
 
-def _asker(tenant_id: UUID, run_id: UUID, act: acts.Act, *, fence: int, step_seq: int, key: str) -> Asker:
+def asker_of(tenant_id: UUID, run_id: UUID, act: acts.Act, *, fence: int, step_seq: int, key: str) -> Asker:
     with locks.translated():
         held = sql.row(HELD_UNTIL_COMMITTED if act.writes else HELD, [step_seq, run_id, fence])
     if held is None:

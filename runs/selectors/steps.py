@@ -28,6 +28,7 @@ KINDS = {
     "trouble": "Failed and in doubt",
     "ask": "Questions",
     "value": "Recorded values",
+    "memory": "Memory",
     "summary": "Summaries",
 }
 
@@ -240,6 +241,7 @@ _KIND_SQL = {
     "trouble": "s.status in ('failed', 'in_doubt')",
     "ask": "s.kind = 'ask'",
     "value": "s.kind = 'value'",
+    "memory": "s.kind = 'memory'",
 }
 
 

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET
 from agentstate.core.clock import now
 from agentstate.core.errors import Corrupt, NotFound
 from agentstate.http.pages import TenantRequest, tenant_page, twin
-from runs.selectors import overview, pads, records, steps, story
+from runs.selectors import overview, pads, records, remembered, steps, story
 from runs.selectors.story import RunStory
 from runs.views.drawing import draw, gauge
 from runs.views.showing import show
@@ -27,6 +27,7 @@ def run_page(request: TenantRequest, run: str) -> HttpResponse:
     if request.GET.get("format") == "json":
         return _json(found, window)
     context = {**_head(found), "bodies": story.bodies(found), **_steps(request, found, window), "tab": "steps"}
+    context["remembered"] = remembered.of_run(found.id, found.session)
     if request.htmx and "live" in request.GET:
         return show(request, "runs/run.html", _live(request, context, window), partial="run-news")
     return show(request, "runs/run.html", context, partial=_partial(request))

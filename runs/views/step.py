@@ -9,7 +9,7 @@ from django.views.decorators.http import require_GET
 
 from agentstate.core.errors import Corrupt
 from agentstate.http.pages import TenantRequest, tenant_page, twin
-from runs.selectors import approvals, records, steps, story
+from runs.selectors import approvals, records, remembered, steps, story
 from runs.views.showing import show
 
 
@@ -18,8 +18,10 @@ from runs.views.showing import show
 def step_page(request: TenantRequest, run: str, seq: int) -> HttpResponse:
     found = story.find(run)
     step = steps.detail(found.id, seq)
+    given = remembered.of_step(found.id, seq) if step.row.kind == "memory" else None
     if request.GET.get("format") == "json":
-        return twin(dataclasses.asdict(step) | {"run": found.public_id})
+        injected = given.plain() if given else []
+        return twin(dataclasses.asdict(step) | {"run": found.public_id, "injected": injected})
     questions = approvals.of_run(found.id, step_seq=seq) if step.asked else []
     decided = next((item for item in reversed(questions) if item.kind != "settle" and not item.pending), None)
     context: dict[str, object] = {
@@ -32,6 +34,7 @@ def step_page(request: TenantRequest, run: str, seq: int) -> HttpResponse:
         "edited_args": decided.decision.get("args") if decided and decided.status == "edited" else None,
         "open_question": next((item for item in questions if item.pending), None),
         "raw": request.GET.get("raw") == "1",
+        "given": given,
     }
     context.update(_state_change(found.id, step))
     return show(request, "runs/step.html", context)

@@ -60,8 +60,16 @@ STATES: dict[str, tuple[str, str, str, bool]] = {
     "ok": ("done", "ok", "", False),
     "silent": ("alert", "silent", "wt", True),
 }
-KIND_ICONS = {"tool": "tool", "model": "llm", "ask": "waiting", "timer": "clock", "value": "state", "group": "group"}
-KIND_WORDS = {"model": "model", "ask": "question", "value": "recorded value", "group": "subtask"}
+KIND_ICONS = {
+    "tool": "tool",
+    "model": "llm",
+    "ask": "waiting",
+    "timer": "clock",
+    "value": "state",
+    "group": "group",
+    "memory": "memory",
+}
+KIND_WORDS = {"model": "model", "ask": "question", "value": "recorded value", "group": "subtask", "memory": "memory"}
 
 
 @register.simple_tag
