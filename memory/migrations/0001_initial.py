@@ -841,6 +841,7 @@ class Migration(migrations.Migration):
                     "session",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to="memory.session",

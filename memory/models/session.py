@@ -88,7 +88,10 @@ class Session(Audited, TenantModel):
 class Message(TenantModel):
     """One entry of a session, word for word. Written once; an undo marks it, an erasure deletes it."""
 
-    session = models.ForeignKey("memory.Session", on_delete=models.CASCADE, db_constraint=False, related_name="+")
+    # No index of its own: that of its number begins with it, and each index costs every append.
+    session = models.ForeignKey(
+        "memory.Session", on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="+"
+    )
     subject_id = models.UUIDField()
     seq = models.IntegerField()  # 1, 2, 3, ... of the session
     role = models.CharField(max_length=10)
