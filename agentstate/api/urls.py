@@ -11,6 +11,7 @@ from django.http.response import HttpResponseBase, HttpResponseNotAllowed
 from django.urls import URLPattern, include, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 
+from agentstate.affairs import api as affairs
 from agentstate.api import auth, errors
 from agentstate.api.bodies import JsonRenderer, StrictParser
 from agentstate.api.document import Api
@@ -37,6 +38,7 @@ api.add_router("", approvals.router, tags=["approvals"])
 api.add_router("", agents.router, tags=["agents"])
 for part in (subjects, items, sessions, reading, proposals, documents):
     api.add_router("", part.router, tags=["memory"])
+api.add_router("", affairs.router, tags=["memory"])
 
 
 @csrf_exempt

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agentstate.web.views import erase, login, now, preferences
+from agentstate.web.views import erase, export, login, now, preferences
 
 urlpatterns = [
     path("", login.choose_tenant, name="home"),
@@ -12,5 +12,6 @@ urlpatterns = [
     path("t/<slug:tenant>/", now.now, name="now"),
     path("t/<slug:tenant>/health/", now.health, name="health"),
     path("t/<slug:tenant>/memories/<str:subject>/erase/", erase.erase, name="subject-erase"),
+    path("t/<slug:tenant>/memories/<str:subject>/export/", export.export, name="subject-export"),
     path("t/<slug:tenant>/memories/<str:subject>/erase/receipt/", erase.receipt, name="subject-receipt"),
 ]

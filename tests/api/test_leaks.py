@@ -20,10 +20,11 @@ CANARY = "CANARY-7f3a"
 PREFIXES = {"approval": "apr"}
 ROWS = ("run", "approval", "subject", "alias", "item", "session", "proposal", "source")
 ABSENT = {name: f"{PREFIXES.get(name, name)}_{'0' * 32}" for name in ROWS} | {"source": f"item_{'0' * 32}"}
+ABSENT |= {"erased": f"subject_{'0' * 32}"}
 IF_MATCH = {"If-Match": '"1"'}
 FENCE = {"Run-Fence": "1"}
 HASH = {"proposal_hash": "0" * 64}
-WRITE = "memory.write"
+WRITE, ERASE = "memory.write", "memory.erase"
 SPEC = {"cleaner": {"name": "cleaner", "version": "1"}}
 
 
@@ -85,6 +86,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/memory/subjects/{subject}/aliases"): Route({"kind": "email", "value": "x"}, verb=WRITE),
     ("DELETE", "/memory/subjects/{subject}/aliases/{alias}"): Route(verb=WRITE),
     ("GET", "/memory/subjects/{subject}/messages"): Route(),
+    ("GET", "/memory/subjects/{subject}/erasure/plan"): Route(verb=ERASE),
+    ("POST", "/memory/subjects/{subject}/erase"): Route({"confirm": "x", "reason": "x"}, verb=ERASE),
+    ("GET", "/memory/subjects/{erased}/erasure"): Route(verb=ERASE),
+    ("GET", "/memory/subjects/{erased}/erasure/receipt"): Route(verb=ERASE),
+    ("GET", "/memory/subjects/{subject}/export"): Route(verb=ERASE),
+    ("POST", "/memory/import"): Route({"type": "header"}, verb=ERASE, by_id=False),
     ("POST", "/memory/items"): Route({"subject": "$subject", "text": "x"}, verb=WRITE),
     ("GET", "/memory/items"): Route(query={"subject": "$subject"}),
     ("GET", "/memory/items/{item}"): Route(),
@@ -155,8 +162,11 @@ def remembered(api: Caller) -> dict[str, str]:
     new = {"If-Match": '"0"'}
     api("PUT", "/memory/progress", {"key": CANARY, "sections": {"goal": CANARY}}, headers=new)
     api("PUT", "/memory/prompts", {"agent": CANARY, "text": CANARY}, headers=new)
+    gone = api("POST", "/memory/subjects", {"external_id": "o-2"}).json()["subject_id"]
+    assert api("POST", f"/memory/subjects/{gone}/erase", {"confirm": "o-2", "reason": "x"}).status_code == 200
     return {
         "subject": named,
+        "erased": gone,
         "alias": subject["aliases"][0]["alias_id"],
         "item": item,
         "session": session,
@@ -192,6 +202,7 @@ def test_the_table_names_every_route_of_the_document(api: Caller) -> None:
 def test_the_owner_reads_the_canary(owned: Owned) -> None:
     silent = {"/runs", "/runs/{run}/events", "/agents", "/memory/ledger/step"}  # no text of the run's stands there
     silent |= {"/memory/ledger/sources/{source}", "/memory/ledger/sessions/{session}"}
+    silent |= {path for _, path in ROUTES if "/erasure" in path}  # ids and counts
     for (method, path), route in ROUTES.items():
         if method == "GET" or path in ("/memory/recall", "/memory/context"):
             answer = call(owned.owner, method, path, route, owned.names)

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from django.test import Client
 
+from agentstate.affairs import receipts
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from memory.models import Injection, Item, RecallQuestion, Subject
@@ -149,6 +150,7 @@ def test_an_erase_is_shown_confirmed_by_name_and_leaves_a_receipt(
     assert "Erased" in text(done) and "The signed receipt" in text(done)
     receipt = alice_client.get(f"{address}receipt/")
     assert receipt.json()["receipt"]["subject"] == subject and "attachment" in receipt["Content-Disposition"]
+    assert receipts.check(receipt.content)["subject"] == subject
     assert alice_client.get(f"{base}/memories/{subject}/").status_code == 404
     assert alice_client.get(f"{base}/memories/{subject}/{item}/").status_code == 404
     assert "Likes tea" in text(alice_client.get(f"{base}/memories/{other}/{kept}/"))
