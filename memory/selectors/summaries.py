@@ -91,12 +91,12 @@ def so_far(session_id: UUID, version: int, *, from_seq: int, words: Words) -> li
     """
     args = {"session": session_id, "version": version, "from_seq": from_seq, "rows": SO_FAR_ROWS}
     found = sql.rows(SO_FAR, args)
-    return [(SealedSummary(*row, words), bool(holds)) for *row, holds in found]
+    return [(SealedSummary(*row, words=words), bool(holds)) for *row, holds in found]
 
 
 def near_and_far(session_id: UUID, *, words: Words, rows_max: int = 200) -> list[SealedSummary]:
     """The newest turns and the newest segments, `rows_max` of each, in one read."""
-    return [SealedSummary(*row, words) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
+    return [SealedSummary(*row, words=words) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
 
 
 def of_subject(subject_id: UUID) -> OpenedSummary | None:
