@@ -56,6 +56,7 @@ class OpenedSummary:
 class SealedSummary:
     """A summary that is opened when its text is asked for: of many that could be used, few are."""
 
+    words: Words
     id: UUID
     subject_id: UUID
     level: str
@@ -63,7 +64,6 @@ class SealedSummary:
     to_seq: int
     tokens: int
     sealed: bytes
-    words: Words
 
     @property
     def text(self) -> str:
@@ -91,12 +91,12 @@ def so_far(session_id: UUID, version: int, *, from_seq: int, words: Words) -> li
     """
     args = {"session": session_id, "version": version, "from_seq": from_seq, "rows": SO_FAR_ROWS}
     found = sql.rows(SO_FAR, args)
-    return [(SealedSummary(*row, words=words), bool(holds)) for *row, holds in found]
+    return [(SealedSummary(words, *row), bool(holds)) for *row, holds in found]
 
 
 def near_and_far(session_id: UUID, *, words: Words, rows_max: int = 200) -> list[SealedSummary]:
     """The newest turns and the newest segments, `rows_max` of each, in one read."""
-    return [SealedSummary(*row, words=words) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
+    return [SealedSummary(words, *row) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
 
 
 def of_subject(subject_id: UUID) -> OpenedSummary | None:
