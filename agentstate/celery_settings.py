@@ -32,6 +32,7 @@ beat_schedule = {
     "summarise": {"task": "memory.summarise", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
     "extract": {"task": "memory.extract", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
     "embed": {"task": "memory.embed", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
+    "reword": {"task": "memory.reword", "schedule": 60.0, "options": {"queue": "summarise", "expires": 60}},
     "consolidate": {"task": "memory.consolidate", "schedule": 60.0, "options": {"queue": "summarise", "expires": 60}},
     "backfill": {"task": "memory.backfill", "schedule": 600.0, "options": {"queue": "summarise", "expires": 600}},
     "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"queue": "sweep", "expires": 600}},

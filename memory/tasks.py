@@ -8,7 +8,7 @@ from uuid import UUID
 from celery import shared_task
 
 from agentstate.tenants.scope import tenant_scope
-from memory.recall import embedding
+from memory.recall import embedding, rewording
 from memory.services import (
     consolidation,
     expiry,
@@ -19,6 +19,7 @@ from memory.services import (
     rounds,
     sessions,
     summaries,
+    upkeep,
 )
 from memory.services.upkeep import Progressed
 
@@ -63,6 +64,12 @@ def embed() -> None:
     rounds.over_tenants(rounds.batches("embed", _embed, target=embedding.target()), for_s=LONG_ROUND_S)
 
 
+@shared_task(name="memory.reword", queue="summarise")
+def reword() -> None:
+    """Keep the words of units as the tenant's setting now says: plain, blind or not at all."""
+    rounds.over_tenants(_reword, for_s=LONG_ROUND_S)
+
+
 @shared_task(name="memory.backfill", queue="summarise")
 def backfill() -> None:
     """Bring facts to the newest version of their shape."""
@@ -89,4 +96,17 @@ def _learn(tenant_id: UUID, until_s: float) -> bool:
 
 def _embed(cursor: str) -> Progressed:
     batch = embedding.embed_batch(cursor)
+    return Progressed(batch.cursor, batch.done, batch.is_over, batch.failed)
+
+
+def _reword(tenant_id: UUID, until_s: float) -> bool:
+    with tenant_scope(tenant_id):
+        target = rewording.target()
+        if upkeep.has_reached("reword", target):
+            return False
+    return rounds.batches("reword", _reworded, target=target)(tenant_id, until_s)
+
+
+def _reworded(cursor: str) -> Progressed:
+    batch = rewording.reword_batch(cursor)
     return Progressed(batch.cursor, batch.done, batch.is_over, batch.failed)

@@ -110,6 +110,11 @@ def drive(
     return last
 
 
+def has_reached(name: str, target: str) -> bool:
+    """Whether the last round worked toward this target and came to its end: nothing is left for another."""
+    return Upkeep.objects.filter(name=name, target=target, state="idle", finished_at__isnull=False).exists()
+
+
 def standing() -> list[Standing]:
     """Every kind of upkeep that has ever run in this tenant."""
     return [

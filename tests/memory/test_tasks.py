@@ -26,14 +26,14 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import tasks
-from memory.models import Item, Message, Proposal, Session, Subject, Summary
+from memory.models import Item, Message, Proposal, Session, Subject, Summary, Unit
 from memory.selectors import sessions as session_reads
 from memory.services import extraction, items, learning, messages, policies, rounds, sessions, subjects, upkeep
 from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 
 pytestmark = pytest.mark.usefixtures("committed_db", "redis")
-NAMES = ("flush", "expire", "summarise", "extract", "consolidate", "embed", "backfill")
+NAMES = ("flush", "expire", "summarise", "extract", "consolidate", "embed", "reword", "backfill")
 
 
 class Tenanted:
@@ -244,3 +244,24 @@ def test_a_tenant_in_trouble_does_not_keep_the_others(both: list[Tenanted]) -> N
 
 def test_a_subject_is_one_row_per_tenant(both: list[Tenanted]) -> None:
     assert [one.count(Subject) for one in both] == [1, 1]
+
+
+def test_words_are_kept_anew_once_after_the_setting_changed(both: list[Tenanted], alice: Actor) -> None:
+    talk, _ = both
+    talk.say("The parcel stands at the back door.")
+
+    def kept() -> tuple[str, list[Any]]:
+        with tenant_scope(talk.tenant_id):
+            ended = [row.finished_at for row in upkeep.standing() if row.name == "reword"]
+            return str(Unit.objects.values_list("terms", flat=True).get()), ended
+
+    tasks.reword()
+    assert "parcel" in kept()[0]
+    with tenant_scope(talk.tenant_id):
+        policies.set_for_tenant("fulltext", "blind", actor=alice)
+    tasks.reword()
+    blind, ended = kept()
+    assert blind
+    assert "parcel" not in blind
+    tasks.reword()
+    assert kept() == (blind, ended)  # nothing was left to do
