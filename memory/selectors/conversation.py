@@ -160,8 +160,8 @@ def window(
     until: datetime | None = None,
 ) -> Window:
     """Messages from number `first` on (0: the newest), or of a time range; undone ones too. Three reads."""
-    # Index: memory_message_seq.
-    found: QuerySet[Message] = Message.objects.filter(session_id=shown.session.id)
+    # Indexes: memory_message_seq; for a time range memory_message_time.
+    found: QuerySet[Message] = Message.objects.filter(session_id=shown.session.id, subject_id=shown.subject_id)
     if since is not None:
         found = found.filter(sent_at__gte=since)
     if until is not None:

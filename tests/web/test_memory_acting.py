@@ -385,3 +385,26 @@ def test_hostile_text_is_shown_as_text_everywhere(alice_client: Client, memory: 
         assert "abcdefghijklmnop" not in page, address
     assert "U+202E" in text(alice_client.get(f"{base}/sessions/{session}/"))
     assert "abcdefghijklmnop" not in text(alice_client.get(f"{base}/sessions/{session}/", {"format": "json"}))
+
+
+def test_strange_questions_are_answered_without_a_fault(alice_client: Client, memory: Remembered, base: str) -> None:
+    subject = memory.subject()
+    item = memory.item(subject, HOURS)
+    session = memory.session(subject, said=2)
+    prompt, document = memory.prompt("a", "b"), memory.progress("c", "## Goal\n\nd\n")
+    pages = [f"{base}/memories/", f"{base}/memories/{subject}/", f"{base}/memories/{subject}/{item}/"]
+    pages += [f"{base}/memories/{subject}/{item}/compare/", f"{base}/memories/{subject}/recall/", f"{base}/sessions/"]
+    pages += [f"{base}/sessions/{session}/", f"{base}/sessions/{session}/undo/", f"{base}/memories/review/"]
+    pages += [f"{base}/progress/", f"{base}/progress/{document}/", f"{base}/memories/prompts/{prompt}/"]
+    names = ("q", "after", "from", "since", "until", "version", "a", "b", "with", "n", "k", "state", "kind", "at")
+    names += ("subject", "namespace", "agent", "session", "authors", "before", "decided", "edit")
+    for value in ("\0", "-1", "99999999999999999999", "x" * 5_000, "\u202e", "²", "2026-13-45T99:00", "'; --"):
+        for address, stops in (
+            (page, stops) for page in pages for stops in ((), ("after",), ("after", "q", "subject"))
+        ):
+            answer = alice_client.get(address, dict.fromkeys([name for name in names if name not in stops], value))
+            assert answer.status_code in (200, 302, 404, 422), (address, stops, value, answer.status_code)
+    for field in ("reason", "text", "expected_version", "n", "last_n", "act", "cap", "alias", "alias_id", "version"):
+        for address in (f"{base}/memories/{subject}/settings/", f"{base}/sessions/{session}/undo/"):
+            answer = alice_client.post(address, {field: "\0", "reason": "\0r", "client_token": "\0"})
+            assert answer.status_code in (200, 303, 409, 413, 422), (address, field, answer.status_code)
