@@ -443,7 +443,8 @@ def test_after_a_long_poll_trust_counts_from_a_fresh_renewal() -> None:
 
 
 def test_after_the_lease_is_lost_no_later_entry_is_shown() -> None:
-    refused, shown = threading.Event(), []
+    refused = threading.Event()
+    shown: list[str] = []
 
     class Refusing(Wrapped):
         def turn(self, claim: Claim, turn: Turn) -> TurnReply:
