@@ -1,4 +1,4 @@
-"""docs/STATES.md, drawn from runs.states: a diagram that is drawn by hand is wrong after the first change."""
+"""docs/STATES.md, drawn from the tiers' states: a diagram that is drawn by hand is wrong after the first change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from django.db.models import TextChoices
 
+from agentstate.affairs import states as affairs_states
+from memory import states as memory_states
 from runs import states
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -15,8 +17,9 @@ PATH = CHECKOUT / "docs" / "STATES.md"
 HEAD = """\
 # States
 
-Written by `python3 manage.py states` from `runs/states.py`; change it there. A test fails while this file is stale.
-Every transition of a run or an approval is one audited, conditional update: `WHERE status = <the old one>`.
+Written by `python3 manage.py states` from `runs/states.py`, `memory/states.py` and `agentstate/affairs/states.py`;
+change it there. A test fails while this file is stale. Every transition of anything but a step is one audited,
+conditional update: `WHERE status = <the old one>`.
 """
 
 # (what it means, who moves it on and when)
@@ -54,13 +57,51 @@ APPROVAL = {
     "expired": ("nobody decided in time; the agent is told so, never `rejected`", "nobody"),
     "withdrawn": ("the run ended first", "nobody"),
 }
+SUBJECT = {
+    "active": ("may be written and recalled", "an erasure"),
+    "erasing": ("its keys are destroyed; nothing is written or recalled about it", "nobody: its row goes last"),
+}
+SESSION = {
+    "open": ("takes messages", "its agent or a person closes it; its time"),
+    "closed": ("takes no messages", "opening its key again, where the agent's policy says `reopen`"),
+    "expired": ("idle too long, or too old", "opening its key again, where the agent's policy says `reopen`"),
+}
+ITEM = {
+    "active": ("may be recalled, and counts against the cap", "the cap, its time, a decision, forgetting"),
+    "over_cap": ("left recall when the cap was reached", "consolidation; a restore"),
+    "expired": ("its time is over", "a restore"),
+    "superseded": ("another item took its place, after a person accepted that", "a restore"),
+    "forgotten": ("out of recall by a person or an agent; its revisions stay", "a restore"),
+}
+PROPOSAL = {
+    "pending": ("nobody has decided", "a person; the agent's policy, at once, where nothing is replaced by it"),
+    "accepted": ("memory was changed by it", "nobody"),
+    "rejected": ("memory was not changed", "nobody"),
+    "withdrawn": ("what it was about has changed or gone", "nobody"),
+}
+ERASURE = {
+    "planned": ("asked for; its keys go in the same transaction, so only for a moment", "itself"),
+    "stopping": ("waits for runs that hold its words to end", "itself, when they have"),
+    "erasing": ("keys of runs and rows go, in batches", "itself; back to stopping when a run has begun meanwhile"),
+    "verified": ("nothing is left, and the signed receipt says so", "nobody"),
+    "failed": ("something was found where nothing may be", "asking for it again"),
+}
 
 
 SETTLING = """\
 An approval of the kind `settle` asks whether an effect happened: `approved` means that it happened, `rejected` that it
 did not, `responded` that it was given up.
 """
-FIRST = {"Runs": ("queued",), "Steps": ("started", "waiting", "done"), "Approvals": ("pending",)}
+FIRST = {
+    "Runs": ("queued",),
+    "Steps": ("started", "waiting", "done"),
+    "Approvals": ("pending",),
+    "Subjects": ("active",),
+    "Sessions of memory": ("open",),
+    "Items": ("active",),
+    "Proposals": ("pending",),
+    "Erasures": ("planned",),
+}
 
 
 def document() -> str:
@@ -72,6 +113,11 @@ def document() -> str:
         "An effect is a step with a key; it has the statuses of a step.\n",
         _chapter("Approvals", states.ApprovalStatus, states.APPROVAL_TRANSITIONS, APPROVAL),
         SETTLING,
+        _chapter("Subjects", memory_states.SubjectStatus, memory_states.SUBJECT_TRANSITIONS, SUBJECT),
+        _chapter("Sessions of memory", memory_states.SessionStatus, memory_states.SESSION_TRANSITIONS, SESSION),
+        _chapter("Items", memory_states.ItemStatus, memory_states.ITEM_TRANSITIONS, ITEM),
+        _chapter("Proposals", memory_states.ProposalStatus, memory_states.PROPOSAL_TRANSITIONS, PROPOSAL),
+        _chapter("Erasures", affairs_states.ErasureStatus, affairs_states.ERASURE_TRANSITIONS, ERASURE),
     ]
     return "\n".join(parts)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agentstate.affairs import states as affairs_states
 from agentstate.dev import diagrams
 from agentstate.dev.demo.paste import PASTE
+from memory import states as memory_states
 from runs import states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +39,11 @@ def test_every_status_has_a_meaning() -> None:
         (diagrams.RUN, states.RunStatus),
         (diagrams.STEP, states.StepStatus),
         (diagrams.APPROVAL, states.ApprovalStatus),
+        (diagrams.SUBJECT, memory_states.SubjectStatus),
+        (diagrams.SESSION, memory_states.SessionStatus),
+        (diagrams.ITEM, memory_states.ItemStatus),
+        (diagrams.PROPOSAL, memory_states.ProposalStatus),
+        (diagrams.ERASURE, affairs_states.ErasureStatus),
     ):
         assert set(words) == set(statuses.values)
 
