@@ -26,6 +26,7 @@ EXPECTED = {
     "msg-10": ("complaint", "4498", None, "en"),
     "msg-11": ("refund", "4502", "400.00", "en"),
     "msg-12": ("refund", "4507", "19.00", "nl"),
+    "msg-13": ("question", None, None, "en"),
 }
 
 

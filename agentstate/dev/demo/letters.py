@@ -43,12 +43,33 @@ BODIES = {
         "nl": "dank voor uw bericht. We hebben het doorgegeven aan wie erover gaat. {reason}",
     },
 }
+REMEMBERED = {
+    "en": "For your records, this is what we keep about you: {known}",
+    "de": "Zu Ihrer Kenntnis, das haben wir uns gemerkt: {known}",
+    "fr": "Pour information, voici ce que nous avons noté : {known}",
+    "es": "Para su información, esto es lo que tenemos anotado: {known}",
+    "nl": "Ter informatie, dit hebben wij onthouden: {known}",
+}
+ASKED_FOR = {
+    f"our mail in {language}": code
+    for code, language in {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "nl": "Dutch"}.items()
+}
 
 
 def write(asked: Json) -> Json:
-    """`asked`: outcome, name, language, subject, order, amount, reason."""
-    language = asked["language"]
+    """`asked`: outcome, name, language, subject, order, amount, reason, known (what is remembered, a list)."""
+    known = asked.get("known") or []
+    language = language_of(known) or asked["language"]
     said = {name: asked.get(name) or "" for name in ("name", "order", "amount", "reason")}
-    parts = (GREETINGS[language], BODIES[asked["outcome"]][language], CLOSINGS[language])
-    text = "\n\n".join(part.format(**said).strip() for part in parts)
+    parts = [GREETINGS[language], BODIES[asked["outcome"]][language], CLOSINGS[language]]
+    written = [part.format(**said).strip() for part in parts]
+    if known:
+        written.insert(2, REMEMBERED[language].format(known=" ".join(known)))
+    text = "\n\n".join(written)
     return {"subject": f"Re: {asked['subject']}"[:200], "text": text}
+
+
+def language_of(known: list[str]) -> str:
+    """The language the customer has asked for; the newest wish stands last."""
+    wishes = [code for line in known for wish, code in ASKED_FOR.items() if wish in line]
+    return wishes[-1] if wishes else ""

@@ -6,9 +6,9 @@ into something can at most become a question to a person about the sender's own 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from typing import Any, Literal
 
 import agentstate as st
@@ -19,6 +19,8 @@ from agentstate.dev.sandbox.mailbox import MESSAGES
 Json = Any  # what json.loads gives
 
 HIGH_RISK_FROM = Decimal(100)
+CONTEXT_TOKENS = 1_500
+KNOWN_LINES_MAX = 5
 MESSAGE_CHOICES = [
     {"const": message.message_id, "title": f"{message.name}: {message.subject}"} for message in MESSAGES.values()
 ]
@@ -48,24 +50,64 @@ class Decision:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The customer's session, and what is remembered about them; nothing of a stranger."""
+
+    session: st.memory.Session | None = None
+    lines: tuple[str, ...] = ()
+
+    def with_more(self, lines: Iterable[str]) -> Known:
+        return replace(self, lines=tuple(dict.fromkeys([*self.lines, *lines])))
+
+
 @st.agent("refund-desk", version="1", input_schema=INPUT)
 def refund_desk(message_id: str) -> dict[str, Any]:
     """Answers a customer's message; a refund is paid only after a person has approved it."""
     message = tools.read_message(message_id)
-    reading = models.read_message(message["subject"], message["body"])
+    customer = tools.read_customer(message["sender"])
+    known = _recollect(message, customer) if customer else Known()
+    reading = models.read_message(message["subject"], message["body"], "\n".join(known.lines))
     st.note(f"{message['name']} <{message['sender']}>: {reading.summary}", kind="reasoning")
     if reading.kind in ("spam", "injection"):
         return _set_aside(reading)
-    order, customer = st.gather(
-        partial(tools.read_order, reading.order or "none"), partial(tools.read_customer, message["sender"])
-    )
+    known = known.with_more(_remember(reading.preferences, kind="preference") if known.session else ())
+    order = tools.read_order(reading.order or "none")
     decision = decide(reading, order=order, customer=customer)
     st.note(f"Policy: {decision.kind}. {decision.reason}", kind="reasoning", important=True)
     if decision.kind == "refund":
         outcome = _refund(decision, reading=reading, order=order, customer=customer)
     else:
         outcome = {"outcome": "declined" if decision.kind == "decline" else "answered", "reason": decision.reason}
-    return _answer(outcome, message=message, reading=reading)
+    return _answer(outcome, message=message, reading=reading, known=known)
+
+
+def _recollect(message: Json, customer: Json) -> Known:
+    """What earlier letters have taught us about this customer, read before this one is."""
+    session = st.memory.session(
+        f"customer:{customer['customer_id']}",
+        aliases={"email": message["sender"]},
+        name=customer["name"],
+        title=message["subject"],
+    )
+    asked = f"{message['subject']}\n{message['body']}"
+    context = session.context(asked, budget_tokens=CONTEXT_TOKENS)
+    session.say("user", message["body"], author=message["name"])
+    lines = [block.text for block in context.blocks if block.source == "item"]
+    return Known(session, tuple(lines[:KNOWN_LINES_MAX]))
+
+
+def _remember(texts: Sequence[str], *, kind: Literal["preference", "refund"]) -> list[str]:
+    """Keep these statements about the customer, each once; preferences go into every letter."""
+    for text in texts:
+        st.memory.remember(
+            text,
+            namespace=f"{kind}s",
+            kind="semantic" if kind == "preference" else "episodic",
+            pinned=kind == "preference",
+            importance=0.8 if kind == "preference" else 0.6,
+        )
+    return list(texts)
 
 
 def decide(reading: Reading, *, order: Json | None, customer: Json | None) -> Decision:
@@ -109,7 +151,9 @@ def _refund(decision: Decision, *, reading: Reading, order: Json, customer: Json
         return {"outcome": "answered", "reason": "A colleague is looking at your order."}
     if not refund:  # a person settled it: it happened, but what the shop answered is lost
         refund = _newest_refund(order["order_id"])
-    tools.write_crm_note(customer["customer_id"], f"Refunded {refund['amount']} EUR for order {order['order_id']}.")
+    done = f"Refunded {refund['amount']} EUR for order {order['order_id']}."
+    tools.write_crm_note(customer["customer_id"], done)
+    _remember([f"{done[:-1]}: {', '.join(order['articles'])}."], kind="refund")
     return {"outcome": "refunded", "amount": refund["amount"], "refund_id": refund["refund_id"]}
 
 
@@ -125,16 +169,19 @@ def _risky(amount: str) -> Any:
     return replace(tools.create_refund, tool=spec)
 
 
-def _answer(outcome: dict[str, Any], *, message: Json, reading: Reading) -> dict[str, Any]:
+def _answer(outcome: dict[str, Any], *, message: Json, reading: Reading, known: Known) -> dict[str, Any]:
     facts = {
         "name": message["name"],
         "subject": message["subject"],
         "language": reading.language,
         "order": reading.order,
+        "known": list(known.lines),
         **outcome,
     }
     letter: Letter = models.write_letter(facts)
     mail = tools.send_mail(message["sender"], letter.subject, letter.text)
+    if known.session:
+        known.session.say("assistant", letter.text, importance="commitment", outcome=outcome["outcome"])
     return {**outcome, "order": reading.order, "mail": mail["message_id"] if mail else ""}
 
 

@@ -47,6 +47,7 @@ def read_message(asked: Json) -> Json:
         "amount": amounts[-1] if amounts else None,  # who corrects a sum names the one meant last
         "language": _language(text),
         "summary": _summary(kind, order=found[1] if found else "", amount=amounts[-1] if amounts else ""),
+        "preferences": _preferences(asked["body"]),
     }
 
 
@@ -80,6 +81,8 @@ _REFUND = re.compile(
     r"refund|money back|€[\d.,]+ (?:back|would be fair)|rembours|erstatt|terug|reembols", re.IGNORECASE
 )
 _NO_MONEY = re.compile(r"(?:do not|don't) want (?:any )?money|no refund", re.IGNORECASE)
+_WRITE_IN = re.compile(r"(?:write|answer|reply)(?: to me)? in (english|german|french|spanish|dutch)", re.IGNORECASE)
+_NEVER_CALL = re.compile(r"(?:never|do not|don't|please no) (?:call|phone)", re.IGNORECASE)
 _LANGUAGES = {
     "en": ("the", "hello", "order", "please", "thanks"),
     "de": ("guten", "bitte", "bestellung", "grüßen", "eine"),
@@ -87,6 +90,13 @@ _LANGUAGES = {
     "es": ("hola", "pedido", "dónde", "estoy", "pueden"),
     "nl": ("beste", "bestelling", "graag", "groeten", "een"),
 }
+
+
+def _preferences(text: str) -> list[str]:
+    """How the customer wants to be treated from now on, in our words."""
+    language = _WRITE_IN.search(text)
+    wanted = [f"Wants our mail in {language[1].capitalize()}."] if language else []
+    return [*wanted, *(["Does not want to be called."] if _NEVER_CALL.search(text) else [])]
 
 
 def _kind(text: str) -> str:

@@ -22,6 +22,9 @@ class Reading(BaseModel):
     )
     language: Language = "en"
     summary: str = Field(max_length=300, description="one English sentence")
+    preferences: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        [], max_length=3, description="how the customer wants to be treated from now on, one English sentence each"
+    )
 
 
 class Letter(BaseModel):

@@ -129,5 +129,15 @@ MESSAGES = {
             "Beste,\n\neen van de vier borden uit bestelling 4507 was gebroken. Graag ontvang ik € 19,00 terug voor dat"
             " ene bord.\n\nGroeten,\nPieter de Vries",
         ),
+        Message(
+            "msg-13",
+            "tom.baker@example.net",
+            "Tom Baker",
+            "about the same kettle",
+            "2026-11-26T09:05:00Z",
+            "hi, tom again. you were quick with the kettle last week, thanks. is there one that holds two litres? i"
+            " have moved to Berlin: please write to me in German from now on, and never call me, i sleep at odd"
+            " hours\n\ntom",
+        ),
     )
 }
