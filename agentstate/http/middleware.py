@@ -65,15 +65,19 @@ class Around:
         return response
 
 
+def begun(sent: str) -> str:
+    """The id of a request whose caller sent this one; from now on it is in each log line."""
+    request_id = sent if REQUEST_ID.fullmatch(sent) else new_id().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
+
+
 class RequestId(Around):
     """Takes the caller's X-Request-ID when it is harmless, else makes one; it is in the answer and each log line."""
 
     def before(self, request: HttpRequest) -> None:
-        sent = request.headers.get("X-Request-ID", "")
-        request_id = sent if REQUEST_ID.fullmatch(sent) else new_id().hex
-        request.request_id = request_id  # type: ignore[attr-defined]
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request.request_id = begun(request.headers.get("X-Request-ID", ""))  # type: ignore[attr-defined]
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response["X-Request-ID"] = problems.request_id(request)

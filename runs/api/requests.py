@@ -20,6 +20,7 @@ from agentstate.http.requests import (
     documented,
     expected_version,
     idempotency_key,
+    parsed,
     refuse_others,
     scoped,
 )
@@ -40,8 +41,10 @@ __all__ = [
     "documented",
     "expected_version",
     "fence",
+    "fence_in",
     "held",
     "idempotency_key",
+    "parsed",
     "refuse_others",
     "scoped",
     "store",
@@ -95,7 +98,11 @@ def held(request: HttpRequest, run_id: str) -> Claim:
 
 def fence(request: HttpRequest) -> int:
     """Raises: Invalid(field="Run-Fence")."""
-    text = request.headers.get("Run-Fence", "")
+    return fence_in(request.headers.get("Run-Fence", ""))
+
+
+def fence_in(text: str) -> int:
+    """The number in a Run-Fence header. Raises: Invalid(field="Run-Fence")."""
     if not FENCE.fullmatch(text):
         raise Invalid("Send the fence of your claim as the header Run-Fence, a whole number.", field="Run-Fence")
     return int(text)

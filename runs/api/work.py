@@ -21,6 +21,7 @@ from agentstate.http.schemas import Problem
 from agentstate.sdk import wire
 from agentstate.sdk.store import Begun, Claim, End, Failure, Park, StepFinish, StepStart, Turn
 from agentstate.tenants import actors
+from agentstate.tenants.actors import Actor
 from runs.api import requests, steps
 from runs.engine.store import LocalStore
 from runs.schemas.pads import PadOut
@@ -105,8 +106,21 @@ async def renew(request: HttpRequest, run_id: str) -> HttpResponse:
 )
 async def turn(request: HttpRequest, run_id: str) -> HttpResponse:
     """Which steps ended, which begin, and how the run goes on: atomic, and sent twice it gives the same answer."""
-    wanted = wire.decode(Turn, requests.body(request))
-    return await _answered(request, lambda store: store.turn(requests.held(request, run_id), wanted))
+    actor: Actor = request.auth  # type: ignore[attr-defined]
+    sent, fence = request.body, request.headers.get("Run-Fence", "")
+    found = await waiting.in_database(lambda: turned(actor, run_id, fence=fence, sent=sent))
+    return HttpResponse(found, content_type="application/json")
+
+
+def turned(actor: Actor, run_id: str, *, fence: str, sent: bytes) -> bytes:
+    """A turn, from the bytes of its body to those of its answer: for the view and for agentstate.api.direct.
+
+    Waits for the database. Raises: Invalid, Forbidden, and what LocalStore.turn raises.
+    """
+    wanted = wire.decode(Turn, requests.parsed(sent))
+    actors.require(actor, "runs.work")
+    claim = Claim(run_id=run_id, agent="", fence=requests.fence_in(fence), lease_s=0.0)
+    return wire.reply(requests.worker_store(actor).turn(claim, wanted))
 
 
 @router.post(
