@@ -193,7 +193,7 @@ def sandbox_service(made: Plan) -> Service:
 def application_services(made: Plan) -> Iterator[Service]:
     python, state = [sys.executable, "-m"], made.state
     web = [*python, "uvicorn", "agentstate.asgi:application", "--host", "127.0.0.1", "--port", str(made.port)]
-    web += ["--lifespan", "off", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
+    web += ["--lifespan", "off", "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
     yield Service(
         "web",
         web,

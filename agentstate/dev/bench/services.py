@@ -65,7 +65,9 @@ def web() -> Iterator[str]:
         port = listening.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = ["uvicorn", "agentstate.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    service = Service("web", [*command, "--lifespan", "off", "--log-level", "warning"], DATABASE_POOL="1")
+    service = Service(
+        "web", [*command, "--lifespan", "off", "--no-access-log", "--log-level", "warning"], DATABASE_POOL="1"
+    )
     try:
         service.wait_until(lambda: _answers(f"{url}/readyz"))
         yield url
