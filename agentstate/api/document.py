@@ -6,13 +6,14 @@ from typing import Any
 
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from agentstate.http.problems import MEDIA_TYPE
 from agentstate.http.schemas import Problem
 from runs.schemas import protocol, work
 
-BODIES = (
+BODIES: tuple[type[BaseModel], ...] = (
     protocol.AgentSpecIn,
     protocol.ClaimIn,
     protocol.ScratchpadIn,
@@ -31,7 +32,8 @@ class Api(NinjaAPI):
     def get_openapi_schema(self, **given: Any) -> OpenAPISchema:
         document = super().get_openapi_schema(**given)
         schemas = document["components"]["schemas"]
-        _, found = models_json_schema([(each, "validation") for each in (*BODIES, Problem)], ref_template=REFERENCE)
+        described: list[type[BaseModel]] = [*BODIES, Problem]
+        _, found = models_json_schema([(each, "validation") for each in described], ref_template=REFERENCE)
         schemas.update(found["$defs"])
         for operations in document["paths"].values():
             for operation in operations.values():

@@ -148,9 +148,9 @@ class MemoryStore(Desk):
             run = self._held(claim)
             row = next((row for row in run.rows.values() if row.seq == step_seq), None)
             found, wanted = memory_acts.read(act, body)
-            is_keyed = row is not None and row.effect == "keyed"
+            status = row.status if row else None
             memory_acts.check_step(
-                found, status=row and row.status, step_key=row.key if row and is_keyed else "", key=key
+                found, status=status, step_key=row.key if row and row.effect == "keyed" else "", key=key
             )
             return self.tier.answer(found, wanted, asker=Asker(run.session or run.id, run.agent), key=key)
 

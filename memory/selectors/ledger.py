@@ -147,14 +147,6 @@ def uses_of_many(source_ids: Iterable[UUID]) -> dict[UUID, Uses]:
     return {source_id: Uses(list(run_ids or ()), runs, last_at) for source_id, run_ids, runs, last_at in found}
 
 
-def of_run(run_id: UUID) -> tuple[list[UUID], list[UUID]]:
-    """Subjects and sessions whose memory this run was given."""
-    found = Injection.objects.filter(run_id=run_id).values_list("subject_id", "session_id").distinct()
-    subjects = {subject_id for subject_id, _ in found if subject_id}
-    sessions = {session_id for _, session_id in found if session_id}
-    return sorted(subjects), sorted(sessions)
-
-
 def words(source: str, places: Places) -> Words:
     """Texts of one kind of source by (id, version); what was erased is left out."""
     return _READERS[source](places) if places else {}
@@ -276,7 +268,10 @@ def _versions(column: str, places: Places) -> Q:
     return Q(**{f"{column}__in": {source_id for source_id, _ in places}, "version__in": {no for _, no in places}})
 
 
-def _unsealed(rows: Sequence[tuple[UUID, tuple[UUID, int], UUID | str, bytes]], *, table: str) -> Words:
+Sealed = tuple[UUID, tuple[UUID, int], UUID | str, bytes | memoryview]  # owner, place, name of the row, text
+
+
+def _unsealed(rows: Sequence[Sealed], *, table: str) -> Words:
     """Open what still has a key; a text that does not verify says so in its own place."""
     opened = keys.several({owner_id for owner_id, *_ in rows})
     words: Words = {}

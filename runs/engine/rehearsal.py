@@ -77,6 +77,9 @@ class DryStore:
     def note(self, claim: Claim, entries: Sequence[Entry]) -> None:
         """Shown to nobody."""
 
+    def memory(self, claim: Claim, act: str, body: Any, *, step_seq: int, key: str) -> Any:
+        raise AssertionError("no step is begun in a rehearsal, so none can ask memory")
+
     def late(self, claim: Claim, finish: StepFinish) -> None:
         raise AssertionError("nothing is called in a rehearsal, so nothing can be late")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -72,7 +72,7 @@ def _off_loop(
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(method, self, *args, **given).result()
 
-    return around
+    return cast("Callable[Concatenate[LocalStore, Given], AnyResult]", around)
 
 
 class LocalStore:

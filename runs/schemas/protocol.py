@@ -64,6 +64,21 @@ DESCRIPTIONS: dict[str, str] = {
     "ScratchpadRequest.durable": "Also write them into the trace now; else the next turn must carry them.",
     "Turn.state": "The agent's state as it is now. Left out: unchanged.",
     "Turn.then": "How the run goes on; left out: it runs.",
+    "OpenSession.key": "Left out: the session of the run.",
+    "OpenSession.aliases": "Other names of the subject, by kind: email, phone, handle, ...",
+    "Say.persistence": "Left out: as the agent's policy says.",
+    "Undo.n": "Messages to take back, from the end.",
+    "BuildContext.budget_tokens": "Tokens of the whole context. Left out: as the agent's policy says.",
+    "AskRecall.k": "Messages and items to recall.",
+    "AskRecall.only_session": "Nothing from the subject's other sessions, and no items.",
+    "Remember.importance": "0 to 1.",
+    "Remember.attribute": "What it is about; two active items of one attribute contradict.",
+    "Remember.fact_kind": "The shape of `facts`.",
+    "Propose.item": "Public id of what it changes; every act but add names one.",
+    "Propose.confidence": "0 to 1.",
+    "ReadProgress.key": "A session's key, or the name of a task. Left out: the session of the run.",
+    "WriteProgress.sections": "Instead of a body, by name: goal, done, blocked_by, next, context, do_not_repeat.",
+    "WriteProgress.expected_version": "The version that was read, 0 for none. Left out: whatever stands is replaced.",
     "Begun.action": "execute: call now. replay: use `output`. wait: ask again later. doubt: a person settles it.",
     "Begun.key": "Idempotency key, 64 hex digits; send it with the call. Set for every effect.",
     "Begun.args": "execute after an approval: the arguments to use, maybe edited.",
@@ -150,4 +165,7 @@ AgentSpecIn = mirror(store.AgentSpec)
 StepFinishIn = mirror(store.StepFinish)
 ClaimIn = mirror(wire.ClaimRequest)
 ScratchpadIn = mirror(wire.ScratchpadRequest)
-MEMORY_BODIES = tuple(mirror(act.body) for act in memory_acts.ACTS.values())
+MEMORY_BODIES: tuple[type[Strict], ...] = tuple(
+    mirror(act.body)  # type: ignore[arg-type]
+    for act in memory_acts.ACTS.values()
+)

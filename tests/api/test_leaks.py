@@ -143,8 +143,8 @@ def owned(claimed: tuple[Caller, Claim]) -> Owned:
     begun = api.store().turn(claim, Turn(start=[looked_up, ask], entries=[Entry(1, "note", CANARY)])).begun[1]
     api.store().turn(claim, Turn(then=Park("approval")))
     names = {"run": claim.run_id, "approval": begun.approval_id, **remembered(api)}
-    paths = (f"/runs/{names['run']}", f"/approvals/{names['approval']}", f"/memory/items/{names['item']}")
-    paths += (f"/memory/subjects/{names['subject']}", f"/memory/proposals/{names['proposal']}")
+    paths = [f"/runs/{names['run']}", f"/approvals/{names['approval']}", f"/memory/items/{names['item']}"]
+    paths += [f"/memory/subjects/{names['subject']}", f"/memory/proposals/{names['proposal']}"]
     return Owned(api, names, {path: api("GET", path).json() for path in paths})
 
 
@@ -234,7 +234,8 @@ def same(answer: httpx.Response, asked_for: dict[str, str]) -> tuple[int, str]:
 
 def nothing(answer: httpx.Response) -> bool:
     """Of a row that is not there the ledger says that it was never used."""
-    return answer.json() == {"lines": []} or answer.json().get("runs") == 0
+    found: dict[str, Any] = answer.json()
+    return found == {"lines": []} or found.get("runs") == 0
 
 
 def test_a_stream_of_another_tenants_run_does_not_open(

@@ -255,10 +255,11 @@ def test_an_agent_killed_in_a_step_answers_its_reads_from_their_records(drive: A
 
 @st.agent("conformance-memory-async")
 async def remembering_async(letter: str) -> dict[str, Any]:
-    session = await st.memory.session("user:4411")
+    memory: Any = st.memory  # typed for synchronous code; here each call is a coroutine for its result
+    session = await memory.session("user:4411")
     await session.say("user", letter)
-    kept = await st.memory.remember(letter)
-    found, context = await st.gather(st.memory.recall("parcel"), st.memory.context("Where is it?"))
+    kept = await memory.remember(letter)
+    found, context = await st.gather(memory.recall("parcel"), memory.context("Where is it?"))
     return {"kept": kept.change, "found": [hit.kind for hit in found.hits], "context": letter in str(context)}
 
 

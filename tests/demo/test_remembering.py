@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,7 @@ NO_CALLS = "Does not want to be called."
 def world(request: pytest.FixtureRequest) -> World:
     """In memory, and on the service itself."""
     if request.param == "memory":
-        return MemoryWorld()
+        return cast(World, MemoryWorld())
     from tests.conformance import served
 
     return served.local(request.getfixturevalue("alice"))
@@ -72,7 +72,7 @@ def test_who_is_no_customer_is_not_remembered(sandbox: Sandbox, store: MemorySto
 def test_both_letters_and_both_answers_stand_in_sessions(sandbox: Sandbox) -> None:
     world = MemoryWorld()
     for message_id in ("msg-02", "msg-13"):
-        answered(world, message_id)
+        answered(cast(World, world), message_id)
     sessions = list(world.store.tier.sessions.values())
     assert [[message.role for message in session.messages] for session in sessions] == [["user", "assistant"]] * 2
     assert len({session.subject.id for session in sessions}) == 1
@@ -92,7 +92,7 @@ def test_research_goes_on_where_the_last_run_ended(sandbox: Sandbox, world: Worl
 def test_the_document_says_what_was_done_and_what_not_to_repeat(sandbox: Sandbox) -> None:
     world = MemoryWorld()
     for pages in (7, 6):
-        research(world, pages)
+        research(cast(World, world), pages)
     document = world.store.tier.documents[task_of("heat pumps")][-1]
     assert document.version == 3  # begun, and one for each run
     assert document.sections["next"] == "Read page 14."
