@@ -6,7 +6,7 @@ The catalogue names the tables, so one that is added later is searched without a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from django.db import connection
@@ -72,7 +72,7 @@ def staying(subject_id: UUID) -> dict[str, int]:
     return dict(found)
 
 
-def _in_table(table: str, columns: dict[str, str], given: dict[str, object], *, own: bool) -> dict[str, int]:
+def _in_table(table: str, columns: dict[str, str], given: Mapping[str, object], *, own: bool) -> dict[str, int]:
     quote = connection.ops.quote_name
     ids: Sequence[UUID] = given["ids"]  # type: ignore[assignment]
     # Of many ids only the typed columns are searched: they are sessions, which no text names.

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import orjson
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
@@ -37,8 +38,8 @@ class TenantRequest(HttpRequest):
 def tenant_page(
     verb: str = "runs.read", *, scoped: bool = True
 ) -> Callable[
-    [Callable[Concatenate[TenantRequest, P], HttpResponse]],
-    Callable[Concatenate[HttpRequest, str, P], HttpResponse],
+    [Callable[Concatenate[TenantRequest, P], HttpResponseBase]],
+    Callable[Concatenate[HttpRequest, str, P], HttpResponseBase],
 ]:
     """Decorates view(request, ...) of /t/<tenant>/...; sets request.actor and request.tenant.
 
@@ -47,9 +48,9 @@ def tenant_page(
     because its view asks somebody outside (a model) before it reads.
     """
 
-    def decorate(view: Callable[Concatenate[TenantRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
+    def decorate(view: Callable[Concatenate[TenantRequest, P], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
         @wraps(view)
-        def guarded(request: HttpRequest, tenant: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def guarded(request: HttpRequest, tenant: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if not request.user.is_authenticated:
                 return redirect_to_login(request)
             entered = enter(request, tenant, verb=verb)

@@ -128,8 +128,7 @@ def _delete_audited(table: str, subject_id: UUID, where: str, *, actor: Actor, r
     if table == "memory_session":
         for session_id in ids:
             buffering.drop(current_tenant(), session_id)
-    rows: Sequence[Any] = AUDITED[table]._default_manager.filter(id__in=ids).order_by("id")
-    _part_with(table, rows, actor=actor)
+    _part_with(table, list(AUDITED[table]._default_manager.filter(id__in=ids).order_by("id")), actor=actor)
     return sql.execute(f"DELETE FROM {table} WHERE id = ANY(%s)", [ids])
 
 

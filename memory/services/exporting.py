@@ -159,7 +159,7 @@ def _session(row: Session, key: bytes) -> Iterator[Line]:
         key=row.key,
         agent=row.agent,
         title=_text(key, "memory_session", row.id, row.title),
-        status=row.status,  # type: ignore[arg-type]
+        status=row.status,
         version=row.version,
         summarised_seq=row.summarised_seq,
         created_at=row.created_at,
@@ -175,11 +175,11 @@ def _message(row: Message, key: bytes) -> Line:
         id=row.id,
         session=row.session_id,
         seq=row.seq,
-        role=row.role,  # type: ignore[arg-type]
+        role=row.role,
         author=row.author_no,
         text=_text(key, "memory_message", row.id, row.text),
-        importance=row.importance,  # type: ignore[arg-type]
-        origin=row.origin,  # type: ignore[arg-type]
+        importance=row.importance,
+        origin=row.origin,
         outcome=row.outcome,
         client_id=row.client_id,
         sent_at=row.sent_at,
@@ -194,7 +194,7 @@ def _summary(row: Summary, key: bytes) -> Iterator[Line]:
     yield transfer.SummaryLine(
         id=row.id,
         session=row.session_id,
-        level=row.level,  # type: ignore[arg-type]
+        level=row.level,
         from_seq=row.from_seq,
         to_seq=row.to_seq,
         session_version=row.session_version,
@@ -211,16 +211,16 @@ def _item(row: Item, key: bytes) -> Iterator[Line]:
     """The item, then each of its revisions. One more statement an item: they are few, by the cap."""
     yield transfer.ItemLine(
         id=row.id,
-        kind=row.kind,  # type: ignore[arg-type]
+        kind=row.kind,
         namespace=row.namespace,
         fact_kind=row.fact_kind,
         attribute_hmac=None if row.attribute is None else bytes(row.attribute).hex(),
         schema_version=row.schema_version,
-        status=row.status,  # type: ignore[arg-type]
+        status=row.status,
         pinned=row.pinned,
         importance=row.importance,
         version=row.version,
-        origin=row.origin,  # type: ignore[arg-type]
+        origin=row.origin,
         valid_from=row.valid_from,
         valid_to=row.valid_to,
         known_from=row.known_from,
@@ -247,7 +247,7 @@ def _revision(row: ItemRevision, key: bytes) -> Line:
         text=_text(key, "memory_itemrevision", f"{place}:text", row.text),
         facts=facts,
         reason=_text(key, "memory_itemrevision", f"{place}:reason", row.reason),
-        status=row.status,  # type: ignore[arg-type]
+        status=row.status,
         pinned=row.pinned,
         importance=row.importance,
         valid_from=row.valid_from,
@@ -264,8 +264,8 @@ def _revision(row: ItemRevision, key: bytes) -> Line:
 def _proposal(row: Proposal, key: bytes) -> Iterator[Line]:
     yield transfer.ProposalLine(
         id=row.id,
-        act=row.act,  # type: ignore[arg-type]
-        status=row.status,  # type: ignore[arg-type]
+        act=row.act,
+        status=row.status,
         item=row.item_id,
         expected_version=row.expected_version,
         body=sealing.open_json(key, "memory_proposal", f"{row.id}:body", row.body),
@@ -314,8 +314,8 @@ def _injection(row: Injection, _key: bytes) -> Iterator[Line]:
         id=row.id,
         call=row.call_id,
         session=row.session_id,
-        part=row.part,  # type: ignore[arg-type]
-        source=row.source,  # type: ignore[arg-type]
+        part=row.part,
+        source=row.source,
         source_id=row.source_id,
         version=row.version,
         position=row.position,

@@ -47,7 +47,7 @@ from memory.models.item import CHANGES
 from memory.recall import units
 from memory.services import cap, drafts, recording, revising, subjects, suggesting
 from memory.services.subjects import AliasIn
-from memory.states import ItemStatus, SessionStatus
+from memory.states import ItemStatus
 from memory.transfer import Line
 
 BATCH_LINES = 200
@@ -144,11 +144,12 @@ def _parsed(raw: bytes, number: int) -> Line:
 
 
 def _check_order(line: Line, number: int) -> None:
-    places = {1: transfer.HeaderLine, 2: transfer.SubjectLine}
-    wanted = places.get(number)
-    if wanted is not None and not isinstance(line, wanted):
-        raise _bad(number, f"here the {wanted.model_fields['type'].default} is expected")
-    if wanted is None and isinstance(line, (transfer.HeaderLine, transfer.SubjectLine)):
+    at_the_beginning = {1: "header", 2: "subject"}
+    found: str = line.type  # type: ignore[attr-defined]
+    wanted = at_the_beginning.get(number, "")
+    if wanted and found != wanted:
+        raise _bad(number, f"here the {wanted} is expected")
+    if not wanted and found in at_the_beginning.values():
         raise _bad(number, "a file is about one subject: this line may stand at its beginning only")
 
 
@@ -242,15 +243,18 @@ class _Import:
         return trail.record(subject, action="subject.created", actor=self.actor)
 
     def _take_alias(self, batch: Sequence[_Numbered]) -> None:
+        known = set(Alias.objects.filter(subject=self.subject).values_list("id", flat=True))
         for each in batch:
-            before = Alias.objects.filter(subject=self.subject).count()
+            wanted = AliasIn(each.line.kind, each.line.value)
             try:
                 with transaction.atomic():
-                    subjects.add_alias(self.subject.id, AliasIn(each.line.kind, each.line.value), actor=self.actor)
+                    alias = subjects.add_alias(self.subject.id, wanted, actor=self.actor)
             except Conflict as error:
                 self._conflict(each, error.message)
                 continue
-            self._counted("alias", Alias.objects.filter(subject=self.subject).count() > before)
+            self._counted("alias", alias.id not in known)
+            if alias.id not in known:
+                Alias.objects.filter(id=alias.id).update(created_at=each.line.created_at)
 
     def _take_author(self, batch: Sequence[_Numbered]) -> None:
         names = {each.line.name for each in batch}
@@ -283,7 +287,7 @@ class _Import:
 
     def _write_session(self, line: transfer.SessionLine) -> None:
         session_id = self.sessions[line.id] = self._id(line.id)
-        is_open = line.status == SessionStatus.OPEN
+        is_open = line.status == "open"
         due_at = recording.due_at(last_active_at=line.last_active_at, idle_s=line.idle_s, expires_at=line.expires_at)
         fields = line.model_dump(include={"key", "agent", "status", "version", "summarised_seq", "idle_s"})
         Session.objects.create(
@@ -583,7 +587,9 @@ class _Import:
         self._count_subject()
         self.report.cap_bytes = cap.of(self.subject)
         self.report.evicted = len(cap.enforce(self.subject, key=self.key, actor=self.actor))
+        active_at = self.subject.last_active_at
         revising.save_counts(self.subject)
+        Subject.objects.filter(id=self.subject.id).update(last_active_at=active_at)  # an import is no activity of it
         if +self.report.new:
             counts = {name: count for name, count in self.report.new.items() if count}
             trail.record(self.subject, action="subject.imported", actor=self.actor, detail=counts)
@@ -599,7 +605,8 @@ class _Import:
                 tokens=Sum("tokens", filter=stands),
             )
             counts = {name: value or 0 for name, value in found.items()}
-            Session.objects.filter(id=session_id).update(**counts)
+            # What was worth keeping of these messages comes in as items: it is not read out of them once more.
+            Session.objects.filter(id=session_id).update(**counts, extracted_seq=counts["last_seq"])
             Session.objects.filter(id=session_id, summarised_seq__gt=counts["last_seq"]).update(
                 summarised_seq=counts["last_seq"]
             )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -114,34 +115,34 @@ def copies(redis: redis_client.Redis) -> Iterator[tuple[str, bytes]]:
     yield "logs", b"".join(log.read_bytes() for log in logs)
 
 
-def in_redis(redis: redis_client.Redis) -> Iterator[tuple[bytes, bytes]]:
+def in_redis(redis: Any) -> Iterator[tuple[bytes, bytes]]:
     for key in redis.scan_iter():
         kind = redis.type(key)
         if kind == b"hash":
-            yield from ((key, value) for pair in redis.hgetall(key).items() for value in pair)  # type: ignore[union-attr]
+            yield from ((key, value) for pair in redis.hgetall(key).items() for value in pair)
         elif kind == b"zset":
-            yield from ((key, value) for value in redis.zrange(key, 0, -1))  # type: ignore[union-attr]
+            yield from ((key, value) for value in redis.zrange(key, 0, -1))
         elif kind == b"string":
-            yield key, redis.get(key) or b""  # type: ignore[misc]
+            yield key, redis.get(key) or b""
         elif kind == b"list":
-            yield from ((key, value) for value in redis.lrange(key, 0, -1))  # type: ignore[union-attr]
+            yield from ((key, value) for value in redis.lrange(key, 0, -1))
         elif kind == b"set":
-            yield from ((key, value) for value in redis.smembers(key))  # type: ignore[union-attr]
+            yield from ((key, value) for value in redis.smembers(key))
         else:
             raise AssertionError(f"{key!r} is a {kind!r}: nobody searches it")
 
 
-def files_of(redis: redis_client.Redis) -> Iterator[bytes]:
+def files_of(redis: Any) -> Iterator[bytes]:
     """As they stand after a rewrite: appending was switched on for it."""
     redis.config_set("appendonly", "yes")
     try:
         redis.save()
         for _ in range(200):
             state = redis.info("persistence")
-            if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:  # type: ignore[index]
+            if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
                 break
             time.sleep(0.05)
-        folder = Path(redis.config_get("dir")["dir"])  # type: ignore[index]
+        folder = Path(redis.config_get("dir")["dir"])
         found = [path for path in folder.rglob("*") if path.suffix in (".rdb", ".aof", ".manifest")]
         assert {path.suffix for path in found} >= {".rdb", ".manifest"}
         yield from (path.read_bytes() for path in found)

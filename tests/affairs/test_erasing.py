@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -390,12 +391,13 @@ class TestReceipt:
             receipts.check(orjson.dumps(changed))
         assert charlie.tenant_id is not None
         forged = orjson.loads(file)["receipt"] | {"tenant_id": str(town.tenant_id)}
-        for document in (
+        documents: tuple[object, ...] = (
             receipts.document(charlie.tenant_id, forged, receipts.sign(charlie.tenant_id, forged)),
             {"receipt": {}},
             [],
             {"receipt": forged, "signature": {"algorithm": "none", "public_key": "", "value": ""}},
-        ):
+        )
+        for document in documents:
             with pytest.raises(Invalid):
                 receipts.check(orjson.dumps(document))
 
@@ -406,8 +408,8 @@ class TestReceipt:
             assert ada.word not in str(sql.rows("SELECT t::text FROM affairs_erasure t"))
 
 
-def scratchpad_keys(redis: redis_client.Redis, person: Person) -> list[bytes]:
-    return [key for run_id in person.run_ids.values() for key in redis.keys(f"*{run_id}*")]  # type: ignore[union-attr]
+def scratchpad_keys(redis: redis_client.Redis, person: Person) -> list[Any]:
+    return [key for run_id in person.run_ids.values() for key in redis.keys(f"*{run_id}*")]
 
 
 def test_redis_holds_nothing_of_it(town: Town, ada: Person, ben: Person, redis: redis_client.Redis) -> None:
