@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -42,6 +43,7 @@ REST_S = 0.2  # before the second try; doubled for each further one
 REPEATABLE_STATUS = frozenset({502, 503, 504})
 # Nothing of the request reached the service.
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+ADDRESSES_MAX = 256  # remembered: httpx takes longer to read an address than to send a small request to it
 PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "code", "field"})
 
 Repeat = Literal["always", "unsent"]
@@ -54,12 +56,13 @@ class HttpStore:
         self, url: str, key: str, *, timeout_s: float = TIMEOUT_S, transport: httpx.BaseTransport | None = None
     ) -> None:
         self._base = httpx.URL(url.rstrip("/") + "/api/v1")
-        self._headers = {
-            "Host": self._base.netloc.decode(),
-            "Authorization": f"Bearer {key}",
-            "Content-Type": "application/json",
-            "User-Agent": "agentstate",
-        }
+        self._address = str(self._base)
+        self._headers = [
+            (b"Host", self._base.netloc),
+            (b"Authorization", f"Bearer {key}".encode()),
+            (b"Content-Type", b"application/json"),
+            (b"User-Agent", b"agentstate"),
+        ]
         # The transport itself: httpx.Client's redirects, cookies and hooks are not wanted and cost more than the rest.
         self._transport = transport or httpx.HTTPTransport(proxy=_proxy_for(self._base))
         self._timeout_s = timeout_s
@@ -160,16 +163,20 @@ class HttpStore:
         raise AssertionError("the last try raises or returns")
 
     def _once(self, method: str, path: str, body: bytes, *, headers: Mapping[str, str] | None, wait_s: float) -> Any:
+        sent = [*self._headers]
+        if method != "GET":
+            sent.append((b"Content-Length", b"%d" % len(body)))
+        sent += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         request = httpx.Request(
             method,
-            f"{self._base}{path}",
-            content=body,
-            headers={**self._headers, **(headers or {})},
-            extensions={"timeout": httpx.Timeout(self._timeout_s + wait_s, connect=CONNECT_TIMEOUT_S).as_dict()},
+            _url(self._address + path),
+            headers=sent,
+            stream=httpx.ByteStream(body),  # with `content` httpx makes headers of its own, and another copy of ours
+            extensions={"timeout": _timeouts(self._timeout_s + wait_s)},
         )
         try:
             answer = self._transport.handle_request(request)
-            content = answer.read()
+            content = _content(answer)
         except httpx.TransportError as error:
             unsent = isinstance(error, NOT_SENT)
             where = f"{self._base.host} did not answer ({type(error).__name__})"
@@ -181,6 +188,27 @@ class HttpStore:
         if answer.is_success:
             return wire.loads(content) if content else None
         raise _error(answer, self._base.host)
+
+
+@lru_cache(ADDRESSES_MAX)
+def _url(address: str) -> httpx.URL:
+    return httpx.URL(address)
+
+
+@lru_cache(ADDRESSES_MAX)
+def _timeouts(timeout_s: float) -> Mapping[str, float | None]:
+    return httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S).as_dict()
+
+
+def _content(answer: httpx.Response) -> bytes:
+    """Of a plain success the bytes as they came; all else is httpx's to decode. The connection is free afterwards."""
+    if not answer.is_success or "Content-Encoding" in answer.headers:
+        return answer.read()
+    assert isinstance(answer.stream, httpx.SyncByteStream)
+    try:
+        return b"".join(answer.stream)
+    finally:
+        answer.close()
 
 
 class _Failed(Exception):

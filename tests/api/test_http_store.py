@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -150,3 +152,45 @@ def test_a_newer_service_may_say_more_and_an_id_stays_in_its_place() -> None:
     assert line.store.get("run_1/../../stop").run_id == "run_1"
     assert line.asked[0].url.raw_path == b"/api/v1/runs/run_1%2F..%2F..%2Fstop"
     assert line.asked[0].headers["Authorization"] == "Bearer as_1"
+
+
+class Flow(httpx.SyncByteStream):
+    """A body that arrives in parts and says whether it was closed; an exception among them breaks it off."""
+
+    def __init__(self, *parts: bytes | Exception) -> None:
+        self.parts = parts
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_answer_in_parts_is_read_whole_and_its_connection_given_back() -> None:
+    body = json.dumps(RUN).encode()
+    broken, whole = Flow(body[:9], httpx.ReadError("reset")), Flow(body[:9], body[9:])
+    line = Line(httpx.Response(200, stream=broken), httpx.Response(200, stream=whole))
+    assert line.store.get("run_1").run_id == "run_1"
+    assert broken.closed and whole.closed and len(line.asked) == 2
+
+
+def test_a_proxy_may_pack_an_answer() -> None:
+    packed = Flow(gzip.compress(json.dumps(RUN).encode()))
+    line = Line(httpx.Response(200, stream=packed, headers={"Content-Encoding": "gzip"}))
+    assert line.store.get("run_1").run_id == "run_1" and packed.closed
+
+
+def test_a_request_says_its_length_and_whom_it_asks() -> None:
+    line = Line(httpx.Response(200, json={"begun": [], "status": "running"}), httpx.Response(200, json=RUN))
+    line.store.turn(CLAIM, Turn(state={"a": "é"}))
+    line.store.get("run_1")
+    turn, get = line.asked
+    assert turn.headers["Content-Length"] == str(len(turn.content)) and "Content-Length" not in get.headers
+    assert turn.headers["Host"] == "service" and turn.headers["Run-Fence"] == "3"
+    assert len(turn.headers.raw) == len({name.lower() for name, _ in turn.headers.raw})
+    assert turn.extensions["timeout"]["read"] == http.TIMEOUT_S
