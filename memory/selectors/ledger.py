@@ -59,8 +59,10 @@ class Line:
     scores: dict[str, float]
     masked: bool
     subject_id: UUID | None
-    session_id: UUID | None
+    session_id: UUID | None  # the one that was asked for
     at: datetime
+    spoken_in: UUID | None = None  # of a message: its own session, and its number there
+    seq: int = 0
 
     @property
     def public_id(self) -> str:
@@ -187,10 +189,20 @@ def _pairs(rows: Sequence[Injection]) -> list[tuple[UUID, Line]]:
         wanted = {(row.source_id, row.version) for row in rows if row.source == source}
         if wanted:
             words.update({(source, *place): text for place, text in read(wanted).items()})
-    return [(row.id, _line(row, words.get((row.source, row.source_id, row.version)))) for row in rows]
+    spots = _spots({row.source_id for row in rows if row.source == "message"})
+    return [
+        (row.id, _line(row, words.get((row.source, row.source_id, row.version)), spots.get(row.source_id, (None, 0))))
+        for row in rows
+    ]
 
 
-def _line(row: Injection, words: str | None) -> Line:
+def _spots(message_ids: set[UUID]) -> dict[UUID, tuple[UUID | None, int]]:
+    """Session and number of each message that is still there."""
+    found = Message.objects.filter(id__in=message_ids) if message_ids else Message.objects.none()
+    return {id: (session_id, seq) for id, session_id, seq in found.values_list("id", "session_id", "seq")}
+
+
+def _line(row: Injection, words: str | None, spot: tuple[UUID | None, int]) -> Line:
     text = words or ""
     return Line(
         position=row.position,
@@ -207,6 +219,8 @@ def _line(row: Injection, words: str | None) -> Line:
         subject_id=row.subject_id,
         session_id=row.session_id,
         at=row.at,
+        spoken_in=spot[0],
+        seq=spot[1],
     )
 
 

@@ -70,8 +70,10 @@ def test_a_recall_shows_its_scores_and_a_write_shows_no_such_part(
     alice_client: Client, base: str, run: tuple[str, str]
 ) -> None:
     run_id, _ = run
-    recall = text_of(alice_client.get(f"{base}/runs/{run_id}/steps/4/").content.decode())
-    assert "score" in recall and "Recalled" in recall
+    page = alice_client.get(f"{base}/runs/{run_id}/steps/4/").content.decode()
+    recall = text_of(page)
+    assert "score" in recall and "Recalled" in recall and re.search(r"bm25 \d\.\d\d", recall)
+    assert re.search(r"/sessions/session_[0-9a-f]{32}/\?from=1#m1", html.unescape(page)), "the message is a link away"
     write = text_of(alice_client.get(f"{base}/runs/{run_id}/steps/3/").content.decode())
     assert "What was injected" not in write and "keyed" in write
 
