@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import agentstate
 from agentstate.affairs import states as affairs_states
 from agentstate.dev import diagrams
 from agentstate.dev.demo.paste import PASTE
+from agentstate.testing import MemoryStore, run_agent
 from memory import states as memory_states
 from runs import states
 
@@ -55,6 +58,16 @@ def test_the_readme_is_read_in_a_few_minutes() -> None:
 def test_the_agent_of_the_readme_is_the_one_that_is_tested() -> None:
     """But for empty lines, which a formatter adds."""
     assert without_empty_lines(PASTE) in without_empty_lines(README.read_text())
+
+
+def test_the_agent_with_memory_of_the_readme_is_given_what_it_kept() -> None:
+    [code] = re.findall(r"```python\n(@st\.agent.*?)```", README.read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {"st": agentstate}
+    exec(code, names)
+    store = MemoryStore()
+    for letter in ("Please write to me in German.", "Where is my parcel?"):
+        info = run_agent(names["desk"], {"customer": "ada", "letter": letter}, store=store)
+    assert info.output == "Wants mail in German.\nuser: Where is my parcel?"
 
 
 def test_pictures_are_small() -> None:
