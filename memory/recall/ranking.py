@@ -77,15 +77,22 @@ class Units:
     @cached_property
     def turns(self) -> Integers:
         """Places by session, and in it by turn."""
-        return np.lexsort((self.low, self.high, self.seq, self.session))
+        return self._by_turn[np.argsort(self.session[self._by_turn] * len(self) + np.arange(len(self)))]
 
-    def ranked(self, scores: Floats) -> Integers:
-        """Places, the greatest score first; ties by place in the session, then id."""
-        return self._by_turn[np.argsort(-scores[self._by_turn], kind="stable")]
+    def best(self, scores: Floats, count: int, among: Booleans | None = None) -> Integers:
+        """The first `count` places, the greatest score first; ties by place in the session, then id."""
+        order = self._by_turn if among is None else self._by_turn[among[self._by_turn]]
+        found = scores[order]
+        if len(order) > count:  # only what is not less than the last of them is put in order
+            kept = found >= np.partition(found, len(found) - count)[len(found) - count]
+            order, found = order[kept], found[kept]
+        return order[np.argsort(-found, kind="stable")][:count]
 
     @cached_property
     def _by_turn(self) -> Integers:
-        return np.lexsort((self.low, self.high, self.seq))
+        rank = np.empty(len(self), dtype=np.int64)
+        rank[by_id(self.high, self.low)] = np.arange(len(self))
+        return np.argsort(self.seq * len(self) + rank)
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,10 @@ class Scores:
     parts: dict[str, Floats]
     raw: dict[str, Floats] = field(default_factory=dict)
 
-    def order(self, units: Units) -> Integers:
+    def best(self, units: Units, count: int) -> Integers:
         """Places of the eligible units that have anything of the question, the best first. The least of all that match
         is scaled to 0, and matches nevertheless."""
-        order = units.ranked(self.total)
-        return order[(units.eligible & ((self.total > 0) | (self.raw["bm25"] > 0)))[order]]
+        return units.best(self.total, count, units.eligible & ((self.total > 0) | (self.raw["bm25"] > 0)))
 
 
 def draft(units: Units, cues: Cues, weights: Weights = DRAFT) -> Scores:
@@ -119,7 +125,7 @@ def draft(units: Units, cues: Cues, weights: Weights = DRAFT) -> Scores:
 
 def candidates(units: Units, drafted: Scores) -> Integers:
     """Places of the best hundred, whether eligible or not: a neighbour's words may count too."""
-    return units.ranked(drafted.total)[:CANDIDATES]
+    return units.best(drafted.total, CANDIDATES)
 
 
 def settle(units: Units, cues: Cues, drafted: Scores, top: Integers, late: Floats, weights: Weights = BITS) -> Scores:
@@ -174,6 +180,15 @@ def late_interaction(vectors: NDArray[np.float32], ids: NDArray[np.uint16], toke
     df = np.logical_or.reduceat(own[None, :] == ids[:, None], starts, axis=1).sum(axis=1)
     idf = _idf(df, len(tokens))
     return np.asarray((idf / idf.sum()) @ best, dtype=np.float64)
+
+
+def by_id(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Integers:
+    """Places in the order of ids. Their first halves alone nearly always tell them apart, or are halves of one id."""
+    order = np.argsort(high)
+    same = np.diff(high[order]) == 0
+    if (np.diff(low[order])[same] != 0).any():
+        return np.lexsort((low, high))
+    return order
 
 
 def smoothed(values: Floats, units: Units, weights: Weights) -> Floats:

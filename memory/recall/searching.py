@@ -128,8 +128,8 @@ def answer(
     scores, rung, tokens_ms = _ranked(found, named, asked)
     clock.lap("ranking")
     clock.move("ranking", "tokens", tokens_ms)
-    order = scores.order(found.units)[:k]
-    hits = [_hit(found, scores, place, lexemes if explain else None) for place in map(int, order)]
+    best = scores.best(found.units, k)
+    hits = [_hit(found, scores, place, lexemes if explain else None) for place in map(int, best)]
     clock.lap("hits")
     embedded = int((found.units.model >= 0).sum())
     why = _why_less(asked, rung, units=len(found.units), embedded=embedded, has_words=not lexemes.is_off)
