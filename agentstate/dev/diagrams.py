@@ -67,11 +67,11 @@ SESSION = {
     "expired": ("idle too long, or too old", "opening its key again, where the agent's policy says `reopen`"),
 }
 ITEM = {
-    "active": ("may be recalled, and counts against the cap", "the cap, its time, a decision, forgetting"),
+    "active": ("may be recalled, and counts against the cap", "the cap, its time, consolidation, a decision"),
     "over_cap": ("left recall when the cap was reached", "consolidation; a restore"),
     "expired": ("its time is over", "a restore"),
     "superseded": ("another item took its place, after a person accepted that", "a restore"),
-    "forgotten": ("out of recall by a person or an agent; its revisions stay", "a restore"),
+    "forgotten": ("out of recall by a person, an agent or consolidation; its revisions stay", "a restore"),
 }
 PROPOSAL = {
     "pending": ("nobody has decided", "a person; the agent's policy, at once, where nothing is replaced by it"),
