@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 
 import agentstate
 from agentstate.affairs import states as affairs_states
@@ -89,6 +90,13 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
 def test_every_failpoint_has_its_row_in_a_crash_table() -> None:
     text = ARCHITECTURE.read_text()
     assert {name for name in failpoints() if f"`{name}`" not in text} == set()
+
+
+def test_every_table_has_its_row() -> None:
+    tables = {model._meta.db_table for model in apps.get_models() if model.__module__.startswith(SHIPPED)}
+    text = ARCHITECTURE.read_text()
+    assert len(tables) > 40
+    assert {table for table in tables if f"`{table}`" not in text} == set()
 
 
 def test_every_decision_says_why_and_what_follows() -> None:
