@@ -129,13 +129,14 @@ class TestCommands:
             Subject.objects.create(id=subject_id, external_id="ada", created_at=at, last_active_at=at)
 
     def test_what_is_not_there_is_said(self, api: Caller, tenant: Tenant, tmp_path: Path) -> None:
-        for act in (
+        acts: tuple[Callable[[], str], ...] = (
             lambda: said("erase_subject", "nowhere", "ada", reason="x"),
             lambda: said("erase_subject", tenant.slug, "nobody", reason="x"),
             lambda: said("export_subject", tenant.slug, "nobody"),
             lambda: said("import_subject", tenant.slug, str(tmp_path / "none")),
             lambda: said("verify_receipt", str(tmp_path / "none")),
-        ):
+        )
+        for act in acts:
             with pytest.raises(CommandError):
                 act()
 

@@ -396,7 +396,26 @@ def test_strange_questions_are_answered_without_a_fault(alice_client: Client, me
     pages += [f"{base}/memories/{subject}/{item}/compare/", f"{base}/memories/{subject}/recall/", f"{base}/sessions/"]
     pages += [f"{base}/sessions/{session}/", f"{base}/sessions/{session}/undo/", f"{base}/memories/review/"]
     pages += [f"{base}/progress/", f"{base}/progress/{document}/", f"{base}/memories/prompts/{prompt}/"]
-    names = "q after from since until version a b with n k state kind at subject namespace agent session".split()
+    names = [
+        "q",
+        "after",
+        "from",
+        "since",
+        "until",
+        "version",
+        "a",
+        "b",
+        "with",
+        "n",
+        "k",
+        "state",
+        "kind",
+        "at",
+        "subject",
+        "namespace",
+        "agent",
+        "session",
+    ]
     names += ["authors", "before", "decided", "edit"]
     for value in ("\0", "-1", "99999999999999999999", "x" * 5_000, "\u202e", "²", "2026-13-45T99:00", "'; --"):
         for address, stops in (
