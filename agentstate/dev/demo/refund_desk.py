@@ -83,13 +83,8 @@ def refund_desk(message_id: str) -> dict[str, Any]:
 
 
 def _recollect(message: Json, customer: Json) -> Known:
-    """What earlier letters have taught us about this customer, read before this one is."""
-    session = st.memory.session(
-        f"customer:{customer['customer_id']}",
-        aliases={"email": message["sender"]},
-        name=customer["name"],
-        title=message["subject"],
-    )
+    """What earlier letters have taught us about this customer, read before this one is; known by their address."""
+    session = st.memory.session(aliases={"email": message["sender"]}, name=customer["name"], title=message["subject"])
     asked = f"{message['subject']}\n{message['body']}"
     context = session.context(asked, budget_tokens=CONTEXT_TOKENS)
     session.say("user", message["body"], author=message["name"])
