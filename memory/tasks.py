@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from celery import shared_task
@@ -61,7 +62,7 @@ def consolidate() -> None:
 @shared_task(name="memory.embed", queue="summarise")
 def embed() -> None:
     """Make vectors, or move to another model."""
-    rounds.over_tenants(rounds.batches("embed", _embed, target=embedding.target()), for_s=LONG_ROUND_S)
+    rounds.over_tenants(rounds.apart("embed", _embedded, target=embedding.target()), for_s=LONG_ROUND_S)
 
 
 @shared_task(name="memory.reword", queue="summarise")
@@ -94,9 +95,9 @@ def _learn(tenant_id: UUID, until_s: float) -> bool:
     return learning.learn_due(tenant_id, until_s=until_s) > 0
 
 
-def _embed(cursor: str) -> Progressed:
-    batch = embedding.embed_batch(cursor)
-    return Progressed(batch.cursor, batch.done, batch.is_over, batch.failed)
+def _embedded(tenant_id: UUID, cursor: str) -> Callable[[], Progressed]:
+    write = embedding.ready(tenant_id, cursor)
+    return lambda: _progressed(write())
 
 
 def _reword(tenant_id: UUID, until_s: float) -> bool:
@@ -108,5 +109,8 @@ def _reword(tenant_id: UUID, until_s: float) -> bool:
 
 
 def _reworded(cursor: str) -> Progressed:
-    batch = rewording.reword_batch(cursor)
+    return _progressed(rewording.reword_batch(cursor))
+
+
+def _progressed(batch: embedding.Batch) -> Progressed:
     return Progressed(batch.cursor, batch.done, batch.is_over, batch.failed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agentstate.db import sql
 from agentstate.llm.embedding import Embedder
-from memory.recall import vectors, wanted
+from memory.recall import wanted
 
 SAMPLED, POOL, FIRST_K = 50, 500, 10
 LOSS_MAX = 0.1  # of the sampled texts that the new model may find less often
@@ -42,17 +42,32 @@ class Compared:
         return self.new >= self.former - LOSS_MAX
 
 
-def compare(embedder: Embedder, former: Embedder) -> Compared | None:
-    """None when there is nothing to look for. Raises: what the embedders raise."""
-    of_former = vectors.label(former)
-    found = [row for row in sql.rows(_POOL, {"model": vectors.label(embedder), "limit": POOL}) if row[1] == of_former]
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is searched and what for: (place in the pool, half its words). Vectors as text, of both models."""
+
+    asked: list[tuple[int, str]]
+    of_new: list[str]
+    of_former: list[str]
+
+
+def pool(label: str, former: str) -> Pool | None:
+    """From the units with a vector of each of these models, as rows name them. None: there is nothing to look for."""
+    found = [row for row in sql.rows(_POOL, {"model": label, "limit": POOL}) if row[1] == former]
     asked = wanted.of([unit_id for unit_id, *_ in found[:SAMPLED]])
     if not asked:
         return None
     place = {unit_id: n for n, (unit_id, *_) in enumerate(found)}
     halves = [(place[text.unit_id], _half(text.text)) for text in asked]
-    shares = [_share(model, halves, _matrix(row[n] for row in found)) for model, n in ((embedder, 3), (former, 2))]
-    return Compared(shares[0], shares[1], len(asked))
+    return Pool(halves, [row[3] for row in found], [row[2] for row in found])
+
+
+def compare(pool: Pool, embedder: Embedder, former: Embedder) -> Compared:
+    """Asks both models: hold no transaction meanwhile. Raises: what they raise."""
+    new, old = (
+        _share(model, pool.asked, _matrix(of)) for model, of in ((embedder, pool.of_new), (former, pool.of_former))
+    )
+    return Compared(new, old, len(pool.asked))
 
 
 def _half(text: str) -> str:

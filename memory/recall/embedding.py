@@ -1,8 +1,8 @@
 """Vectors, made after the words: in batches, by whatever embedder the settings choose, and anew for another model.
 
-One call does one batch from a cursor and says where the next begins; whoever calls keeps the cursor and the lock. A
-unit that changed while its text was with the model keeps nothing of the answer. Two rounds at once, and one that was
-killed, do a batch twice at worst.
+One call does one batch from a cursor and says where the next begins; whoever calls keeps the cursor. Texts are read in
+one short transaction and vectors written in another: while a model is asked, none is held. A unit that changed
+meanwhile keeps nothing of the answer. Two rounds at once, and one that was killed, do a batch twice at worst.
 
 Moving to another model: while questions can still be asked in the former one, its vectors serve. The new ones are made
 beside them; when every unit has one, both models must find sampled texts again; then the new vectors take effect, batch
@@ -18,12 +18,14 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
+from django.db import connection
 
 from agentstate.core.clock import now
 from agentstate.core.errors import DomainError
 from agentstate.db import sql
 from agentstate.llm import embedding, former_embedder
 from agentstate.llm.embedding import Embedder
+from agentstate.tenants.scope import current_tenant, tenant_scope
 from memory.recall import comparing, vectors, wanted
 from memory.recall.wanted import FIRST
 
@@ -43,6 +45,9 @@ class Batch:
     done: int
     is_over: bool
     failed: str = ""
+
+
+Write = Callable[[], Batch]  # writes what was made, inside a scope of the tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +81,39 @@ def target() -> str:
 
 
 def embed_batch(cursor: str, *, embedder: Embedder | None = None, batch_units: int = BATCH_UNITS) -> Batch:
-    """The next batch of vectors in this tenant. A provider that is down or answers nonsense costs a wait, no text.
+    """All of the next batch inside the caller's scope, for whoever has an embedder that answers at once."""
+    return ready(current_tenant(), cursor, embedder=embedder, batch_units=batch_units)()
 
-    Asserts a tenant scope. Idempotent. Locks: the units of the batch, while they are written.
+
+def ready(
+    tenant_id: UUID, cursor: str, *, embedder: Embedder | None = None, batch_units: int = BATCH_UNITS
+) -> Callable[[], Batch]:
+    """Read the next batch of vectors and have them made; what comes back writes them, inside a scope of the tenant.
+
+    Call it outside of any scope: it opens its own, and holds neither a transaction nor a connection while a model is
+    asked. A provider that is down or answers nonsense costs a wait, no text. Idempotent. Locks, when writing: the units
+    of the batch.
     """
     embedder = embedder or embedding.embedder()
     if embedder is None:
-        return Batch("", 0, True)
+        return lambda: Batch("", 0, True)
     place = Place.read(cursor)
     if now().timestamp() < place.until:
-        return Batch(cursor, 0, False, place.why)
+        return lambda: Batch(cursor, 0, False, place.why)
+
+    def written() -> Batch:
+        try:
+            return write()
+        except DOWN as error:
+            return _backed_off(place, type(error).__name__)
+
     try:
-        return PARTS[place.part](place, embedder, batch_units)
+        vectors.label(embedder)  # an endpoint may have to be asked for it
+        write = PARTS[place.part](tenant_id, place, embedder, batch_units)
     except DOWN as error:
-        return _backed_off(place, type(error).__name__)
+        why = type(error).__name__
+        return lambda: _backed_off(place, why)
+    return written
 
 
 def lacking() -> tuple[int, int]:
@@ -102,40 +126,42 @@ def lacking() -> tuple[int, int]:
     return (int(found[0]), int(found[1])) if found else (0, 0)
 
 
-def _missing(place: Place, embedder: Embedder, limit: int) -> Batch:
+def _missing(tenant_id: UUID, place: Place, embedder: Embedder, limit: int) -> Write:
     """Units without any vector: they get one at once."""
     if place.after == FIRST:
-        vectors.drop_staged(embedder)
-    return _embedded(place, embedder, limit, which=wanted.MISSING, how=vectors.KEEP, then="other")
+        with tenant_scope(tenant_id):
+            vectors.drop_staged(embedder)
+    return _embedded(tenant_id, place, embedder, limit, which=wanted.MISSING, how=vectors.KEEP, then="other")
 
 
-def _other(place: Place, embedder: Embedder, limit: int) -> Batch:
+def _other(tenant_id: UUID, place: Place, embedder: Embedder, limit: int) -> Write:
     """Units of another model, which is gone: replaced as they are met. One that can still be asked serves meanwhile."""
-    former = _former(embedder)
-    if former is not None and place.after == FIRST:
-        return Batch(Place("stage").written(), 0, False)
-    return _embedded(place, embedder, limit, which=wanted.REPLACEABLE, how=vectors.KEEP, then="")
+    if place.after == FIRST and _former(tenant_id, embedder) is not None:
+        return lambda: Batch(Place("stage").written(), 0, False)
+    return _embedded(tenant_id, place, embedder, limit, which=wanted.REPLACEABLE, how=vectors.KEEP, then="")
 
 
-def _stage(place: Place, embedder: Embedder, limit: int) -> Batch:
-    return _embedded(place, embedder, limit, which=wanted.UNSTAGED, how=vectors.STAGE, then="check")
+def _stage(tenant_id: UUID, place: Place, embedder: Embedder, limit: int) -> Write:
+    return _embedded(tenant_id, place, embedder, limit, which=wanted.UNSTAGED, how=vectors.STAGE, then="check")
 
 
-def _check(place: Place, embedder: Embedder, limit: int) -> Batch:
-    former = _former(embedder)
-    found = comparing.compare(embedder, former) if former else None
+def _check(tenant_id: UUID, place: Place, embedder: Embedder, limit: int) -> Write:
+    found = _compared(tenant_id, embedder)
     if found is not None and not found.is_good:
         why = f"recall check: {embedder.model_id} finds {found.new:.0%}, the model in force {found.former:.0%}"
-        return _backed_off(place, why, wait_s=BACK_OFF_S_MAX)
-    return Batch(Place("swap").written(), 0, False)
+        return lambda: _backed_off(place, why, wait_s=BACK_OFF_S_MAX)
+    return lambda: Batch(Place("swap").written(), 0, False)
 
 
-def _swap(place: Place, embedder: Embedder, limit: int) -> Batch:
-    count = vectors.swap(embedder, limit=SWAP_UNITS)
-    return Batch(place.written() if count else "", count, not count)
+def _swap(tenant_id: UUID, place: Place, embedder: Embedder, limit: int) -> Write:
+    def write() -> Batch:
+        count = vectors.swap(embedder, limit=SWAP_UNITS)
+        return Batch(place.written() if count else "", count, not count)
+
+    return write
 
 
-PARTS: dict[str, Callable[[Place, Embedder, int], Batch]] = {
+PARTS: dict[str, Callable[[UUID, Place, Embedder, int], Write]] = {
     "missing": _missing,
     "other": _other,
     "stage": _stage,
@@ -144,13 +170,36 @@ PARTS: dict[str, Callable[[Place, Embedder, int], Batch]] = {
 }
 
 
-def _embedded(place: Place, embedder: Embedder, limit: int, *, which: str, how: str, then: str) -> Batch:
+def _embedded(
+    tenant_id: UUID, place: Place, embedder: Embedder, limit: int, *, which: str, how: str, then: str
+) -> Write:
     """One batch of those units; when there are none the round goes on with the part `then`, or is over."""
-    found = wanted.batch(which, model=vectors.label(embedder), after=place.after, limit=limit)
+    with tenant_scope(tenant_id):
+        found = wanted.batch(which, model=vectors.label(embedder), after=place.after, limit=limit)
     if found.last is None:
-        return Batch(Place(then).written() if then else "", 0, not then)
-    done = vectors.write(how, embedder, found.texts)
-    return Batch(replace(place, after=found.last, failures=0, until=0.0, why="").written(), done, False)
+        return lambda: Batch(Place(then).written() if then else "", 0, not then)
+    _let_go()
+    made = vectors.made(embedder, found.texts)
+    further = replace(place, after=found.last, failures=0, until=0.0, why="").written()
+    return lambda: Batch(further, vectors.write(how, embedder, made), False)
+
+
+def _compared(tenant_id: UUID, embedder: Embedder) -> comparing.Compared | None:
+    former = _former(tenant_id, embedder)
+    if former is None:
+        return None
+    _let_go()
+    label, of_former = vectors.label(embedder), vectors.label(former)  # an endpoint may have to be asked for it
+    with tenant_scope(tenant_id):
+        pool = comparing.pool(label, of_former)
+    _let_go()
+    return comparing.compare(pool, embedder, former) if pool else None
+
+
+def _let_go() -> None:
+    """Of the connection, unless a transaction of the caller holds it: a model may take minutes."""
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def _backed_off(place: Place, why: str, *, wait_s: float = 0.0) -> Batch:
@@ -162,11 +211,12 @@ def _backed_off(place: Place, why: str, *, wait_s: float = 0.0) -> Batch:
     return Batch(replace(place, failures=failures, until=until.timestamp(), why=why).written(), 0, False, why)
 
 
-def _former(embedder: Embedder) -> Embedder | None:
+def _former(tenant_id: UUID, embedder: Embedder) -> Embedder | None:
     """The embedder of vectors that stand here and are of another model, when it can still be asked."""
-    found = sql.rows(
-        f"SELECT DISTINCT u.model FROM memory_unit u WHERE {wanted.OTHER}", {"model": vectors.label(embedder)}
-    )
+    with tenant_scope(tenant_id):
+        found = sql.rows(
+            f"SELECT DISTINCT u.model FROM memory_unit u WHERE {wanted.OTHER}", {"model": vectors.label(embedder)}
+        )
     known = (former_embedder.named(label.rpartition(":")[0]) for (label,) in sorted(found))
     return next((former for former in known if former is not None), None)
 

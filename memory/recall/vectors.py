@@ -69,12 +69,32 @@ def label(embedder: Embedder) -> str:
     return questions.label(embedder.model_id, embedder.dimensions)
 
 
-def write(how: str, embedder: Embedder, batch: Sequence[Text]) -> int:
-    """Make the vectors of these texts and KEEP or STAGE them; how many were written.
+Made = list[tuple[Text, Embedded]]
 
-    Raises: what the embedder raises, BadAnswer. Locks: the units.
+
+def made(embedder: Embedder, batch: Sequence[Text]) -> Made:
+    """The vectors of these texts. May take as long as a model does: hold no transaction meanwhile.
+
+    Asked in the order of length: texts of a batch may be padded to the longest. One by one when they are refused
+    together; a text that is refused alone is left without a vector. Raises: what the embedder raises, BadAnswer.
     """
-    made = _made(embedder, batch)
+    ordered = sorted(batch, key=lambda text: len(text.text))
+    if not ordered:
+        return []
+    try:
+        return list(zip(ordered, _checked(embedder, ordered), strict=True))
+    except ModelRefused:
+        if len(ordered) == 1:
+            log.warning("recall.text_refused", unit=str(ordered[0].unit_id), model=embedder.model_id)
+            return []
+    singly = [one for text in ordered for one in made(embedder, [text])]
+    if not singly:  # it is not the texts
+        raise ModelRefused("The embedding model refuses every text.")
+    return singly
+
+
+def write(how: str, embedder: Embedder, made: Made) -> int:
+    """KEEP or STAGE them; how many were written: not those whose unit has changed since. Locks: the units."""
     if not made:
         return 0
     owners = keys.several(text.subject_id for text, _ in made)
@@ -92,24 +112,6 @@ def write(how: str, embedder: Embedder, batch: Sequence[Text]) -> int:
         },
     )
     return int(found[0]) if found else 0
-
-
-def _made(embedder: Embedder, batch: Sequence[Text]) -> list[tuple[Text, Embedded]]:
-    """Asked in the order of length: texts of a batch may be padded to the longest. One by one when they are refused
-    together; a text that is refused alone is left without a vector."""
-    ordered = sorted(batch, key=lambda text: len(text.text))
-    if not ordered:
-        return []
-    try:
-        return list(zip(ordered, _checked(embedder, ordered), strict=True))
-    except ModelRefused:
-        if len(ordered) == 1:
-            log.warning("recall.text_refused", unit=str(ordered[0].unit_id), model=embedder.model_id)
-            return []
-    made = [one for text in ordered for one in _made(embedder, [text])]
-    if not made:  # it is not the texts
-        raise ModelRefused("The embedding model refuses every text.")
-    return made
 
 
 def _checked(embedder: Embedder, batch: Sequence[Text]) -> list[Embedded]:

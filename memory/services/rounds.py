@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -11,7 +12,7 @@ from django.db import DatabaseError
 
 from agentstate.core.errors import DomainError
 from agentstate.tenants.models import Tenant
-from memory.services import upkeep
+from memory.services import turns, upkeep
 from memory.services.upkeep import Progressed
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,19 @@ def batches(name: str, work: Callable[[str], Progressed], *, target: str = "") -
 
     def turn(tenant_id: UUID, until_s: float) -> bool:
         progressed = upkeep.drive(tenant_id, name, work, target=target, batches_max=1)
+        return progressed is not None and not progressed.is_over and not progressed.failed
+
+    return turn
+
+
+def apart(
+    name: str, ready: Callable[[UUID, str], Callable[[], Progressed]], *, target: str = ""
+) -> Callable[[UUID, float], bool]:
+    """A turn that does one batch of an upkeep of which a model does a part: see upkeep.apart()."""
+
+    def turn(tenant_id: UUID, until_s: float) -> bool:
+        with turns.taken(tenant_id, name, for_s=until_s - time.monotonic()) as is_ours:
+            progressed = upkeep.apart(tenant_id, name, partial(ready, tenant_id), target=target) if is_ours else None
         return progressed is not None and not progressed.is_over and not progressed.failed
 
     return turn

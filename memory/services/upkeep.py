@@ -1,7 +1,8 @@
 """Upkeep: work that is done in bounded batches, goes on where it was left, and is visible while it does.
 
 A batch and the cursor behind it commit together, so a killed round repeats nothing. Two rounds at once are one: who
-comes second does nothing.
+comes second does nothing. Where others are asked for part of a batch, it is done apart: no transaction is open
+meanwhile, and what another round has got ahead with is not written again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from memory.models import Upkeep
 
 log = structlog.get_logger(__name__)
 register("memory.upkeep.worked", "a batch of upkeep done / its cursor written")
+register("memory.upkeep.asked", "what a batch needs from others is here / it is written")
 register("memory.upkeep.between", "a batch of upkeep committed / the next one")
 
 BATCHES_MAX = 1_000  # of one call of drive(): the next beat goes on
@@ -64,6 +66,40 @@ def step(
     kept in the row and answered in `failed`: nothing that is done is lost by it. Asserts a tenant scope.
     Locks: the row, for the length of the batch.
     """
+    row = _held(name, target=target, total=total)
+    return _moved(row, lambda: work(row.cursor)) if row is not None else None
+
+
+def apart(
+    tenant_id: UUID, name: str, ready: Callable[[str], Callable[[], Progressed]], *, target: str = ""
+) -> Progressed | None:
+    """As step(), for a batch of which others do a part: a model, which may take minutes.
+
+    `ready` gets the cursor while no transaction is open, has that part done, and answers what writes it: that is called
+    in the transaction that moves the cursor, and not at all when another round has moved it. The row says running from
+    the beginning. Opens its own scopes. Killed between: the next call does the batch again.
+    """
+    with tenant_scope(tenant_id, durable=True):
+        begun = _held(name, target=target)
+        if begun is None:
+            return None
+        begun.state, begun.moved_at = "running", now()
+        begun.save()
+    try:
+        write = ready(begun.cursor)
+    except Exception as error:  # as in _worked(): the row tells it
+        failed = _failed(name, begun.cursor, error)
+        write = lambda: failed  # noqa: E731
+    hit("memory.upkeep.asked")
+    with tenant_scope(tenant_id, durable=True):
+        row = _held(name, target=target)
+        if row is None or (row.cursor, row.started_at) != (begun.cursor, begun.started_at):
+            return None
+        return _moved(row, write)
+
+
+def _held(name: str, *, target: str, total: int | None = None) -> Upkeep | None:
+    """The row, locked, of the unfinished round or of a new one. None when another round holds it."""
     assert connection.in_atomic_block, "a batch and its cursor are one transaction"
     # The named lock comes first: making the row would wait for another who makes it.
     if not locks.try_hold("memory.upkeep", current_tenant(), name):
@@ -71,7 +107,11 @@ def step(
     row, _ = Upkeep.objects.select_for_update(no_key=True).get_or_create(name=name)
     if row.state == "idle" or row.target != target:
         row.cursor, row.done, row.total, row.target, row.started_at = "", 0, total, target, now()
-    progressed = _worked(name, work, row.cursor)
+    return row
+
+
+def _moved(row: Upkeep, work: Callable[[], Progressed]) -> Progressed:
+    progressed = _worked(row.name, work, row.cursor)
     hit("memory.upkeep.worked")
     row.state = "failed" if progressed.failed else "idle" if progressed.is_over else "running"
     row.error = progressed.failed
@@ -133,14 +173,18 @@ def standing() -> list[Standing]:
     ]
 
 
-def _worked(name: str, work: Callable[[str], Progressed], cursor: str) -> Progressed:
+def _worked(name: str, work: Callable[[], Progressed], cursor: str) -> Progressed:
     try:
         with transaction.atomic():
-            return work(cursor)
+            return work()
     except Exception as error:  # a batch is a boundary: the row tells, the next beat tries again
-        failed = place_of(error)
-        log.warning("memory.upkeep_failed", name=name, failed=failed)
-        return Progressed(cursor, 0, False, failed=failed)
+        return _failed(name, cursor, error)
+
+
+def _failed(name: str, cursor: str, error: Exception) -> Progressed:
+    failed = place_of(error)
+    log.warning("memory.upkeep_failed", name=name, failed=failed)
+    return Progressed(cursor, 0, False, failed=failed)
 
 
 def place_of(error: BaseException) -> str:

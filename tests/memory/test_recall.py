@@ -478,6 +478,6 @@ def test_vectors_are_written_only_for_rows_that_were_not_changed_since(talk: Tal
     item_id = talk.item("the violin is in the attic")
     read = wanted.batch(wanted.MISSING, model="", after=wanted.FIRST, limit=10)
     stale = [wanted.Text(text.unit_id, "1", text.subject_id, text.text) for text in read.texts]
-    assert vectors.write(vectors.KEEP, embedder, stale) == 0
+    assert vectors.write(vectors.KEEP, embedder, vectors.made(embedder, stale)) == 0
     assert Unit.objects.get(id=item_id).model == ""
-    assert vectors.write(vectors.KEEP, embedder, read.texts) == 1
+    assert vectors.write(vectors.KEEP, embedder, vectors.made(embedder, read.texts)) == 1

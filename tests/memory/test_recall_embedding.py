@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 import pytest
 from django.db import transaction
+from redis import Redis
 
-from agentstate.core import clock
+from agentstate.core import clock, failpoints
 from agentstate.db import sql
 from agentstate.dev.testing import superuser_url
 from agentstate.llm import embedding, former_embedder
@@ -19,12 +21,13 @@ from agentstate.llm.embedding import Embedded, TokenRows
 from agentstate.llm.endpoint import BadAnswer, ModelRefused, ModelUnavailable
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
+from memory import tasks
 from memory.models import Item, Subject, Unit, UnitStaged, UnitTokens
 from memory.recall import embedding as making
 from memory.recall import questions, units, vectors, wanted
 from memory.recall.embedding import Batch, embed_batch
 from memory.recall.searching import search
-from memory.services import subjects, upkeep
+from memory.services import subjects, turns, upkeep
 from tests.memory.recall_world import Talk, WordEmbedder
 
 pytestmark = pytest.mark.django_db
@@ -406,8 +409,9 @@ def test_two_rounds_at_once_write_each_vector_once(committed_db: None, tenant: T
     with tenant_scope(tenant.id):
         assert embed_batch("").done == 2
     with tenant_scope(tenant.id):
-        assert vectors.write(vectors.KEEP, WordEmbedder(OLD), read.texts) == 0
-        assert vectors.write(vectors.STAGE, WordEmbedder(NEW), read.texts) == 0
+        for how, name in ((vectors.KEEP, OLD), (vectors.STAGE, NEW)):
+            model = WordEmbedder(name)
+            assert vectors.write(how, model, vectors.made(model, read.texts)) == 0
         assert labels() == {f"{OLD}:64": 2} and UnitTokens.objects.count() == 2
 
 
@@ -416,3 +420,103 @@ def test_a_cursor_fits_its_column_whatever_failed() -> None:
     assert len(place.written()) <= 200
     assert making.Place.read(place.written()).failures == 10**6
     assert json.loads(place.written())[0] == "missing"
+
+
+@pytest.fixture
+def talks(committed_db: None, tenant: Tenant, redis: object) -> Talk:
+    """Twenty units, committed."""
+    with tenant_scope(tenant.id):
+        made = Talk(subjects.resolve(external_id="ada"))
+        made.session(*[("Tom", f"the violin number {n}") for n in range(20)])
+    return made
+
+
+OPEN = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND xact_start IS NOT NULL"
+CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
+
+
+@pytest.mark.parametrize("part", ["missing", "stage and check"])
+def test_while_a_model_is_asked_no_transaction_and_no_connection_is_held(
+    talks: Talk, tenant: Tenant, models: Models, part: str
+) -> None:
+    if part != "missing":
+        tasks.embed()
+        models.choose(NEW)
+    seen: list[tuple[object, ...]] = []
+    assert models.chosen is not None
+    for model in models.known.values():
+        model.embed = partial(_watched, model.embed, seen)  # type: ignore[method-assign]
+    tasks.embed()
+    assert seen and set(seen) == {(0, 0, "running")}
+    with tenant_scope(tenant.id):
+        assert labels() == {f"{models.chosen.model_id}:64": 20}
+        assert upkeep.standing()[0].state == "idle"
+
+
+def _watched(
+    embed: Callable[[list[str]], list[Embedded]], seen: list[tuple[object, ...]], texts: list[str]
+) -> list[Embedded]:
+    with psycopg.connect(superuser_url("agentstate")) as other:
+        states = other.execute("SELECT state FROM memory_upkeep WHERE name = 'embed'").fetchall()
+        counts = [other.execute(query).fetchone() for query in (OPEN, CONNECTED)]
+        seen.append((*(row[0] for row in counts if row), *(state for (state,) in states)))
+    return embed(texts)
+
+
+def test_a_second_round_does_not_ask_the_model_for_what_the_first_is_at(
+    talks: Talk, tenant: Tenant, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert models.chosen is not None
+    real, depth = models.chosen.embed, [0]
+
+    def embed(texts: list[str]) -> list[Embedded]:
+        depth[0] += 1
+        if depth[0] == 1:
+            tasks.embed()
+        return real(texts)
+
+    models.chosen.embed = embed  # type: ignore[method-assign,assignment]
+    tasks.embed()
+    assert (depth[0], len(models.chosen.embedded)) == (1, 20)
+    with tenant_scope(tenant.id):
+        Unit.objects.update(model="", vector=None)
+    depth[0] = 0
+    monkeypatch.setattr(turns, "_take", lambda *_, **__: True)  # as without Redis: asked twice, written once
+    tasks.embed()
+    assert depth[0] == 2
+    with tenant_scope(tenant.id):
+        assert labels() == {f"{OLD}:64": 20} and UnitTokens.objects.count() == 20
+
+
+def test_a_round_killed_while_its_vectors_were_on_their_way_goes_on(
+    talks: Talk, tenant: Tenant, models: Models, redis: Redis
+) -> None:
+    with failpoints.armed("memory.upkeep.asked=raise"), pytest.raises(failpoints.FailpointReached):
+        tasks.embed()
+    with tenant_scope(tenant.id):
+        assert labels() == {"": 20}
+    tasks.embed()
+    with tenant_scope(tenant.id):
+        assert labels() == {f"{OLD}:64": 20}
+
+
+def test_a_text_edited_or_erased_while_it_is_with_the_model_keeps_nothing_of_it(
+    talks: Talk, tenant: Tenant, models: Models
+) -> None:
+    edited, erased, *_ = talks.texts
+    assert models.chosen is not None
+    real = models.chosen.embed
+
+    def embed(texts: list[str]) -> list[Embedded]:
+        if len(texts) == 20:
+            with tenant_scope(tenant.id):
+                Unit.objects.filter(id=edited).update(importance=0.5)
+                Unit.objects.filter(id=erased).delete()
+        return real(texts)
+
+    models.chosen.embed = embed  # type: ignore[method-assign,assignment]
+    write = making.ready(tenant.id, "")
+    with tenant_scope(tenant.id):
+        assert write().done == 18
+        assert labels() == {"": 1, f"{OLD}:64": 18}
+        assert not UnitTokens.objects.filter(unit_id__in=[edited, erased]).exists()

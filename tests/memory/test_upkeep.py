@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from django.db import connection
@@ -111,3 +112,81 @@ def test_a_round_that_died_repeats_nothing_and_leaves_nothing_out(
 def test_one_call_does_a_bounded_number_of_batches(committed_db: None, tenant: Tenant) -> None:
     some = upkeep.drive(tenant.id, "number", Numbering(100, 2), batches_max=3)
     assert some == Progressed("6", 6, False)
+
+
+class Apart(Numbering):
+    """The same in two parts; `asked`: cursors that a model was asked for."""
+
+    def __init__(self, total: int, batch: int) -> None:
+        super().__init__(total, batch)
+        self.asked: list[str] = []
+
+    def ready(self, cursor: str) -> Callable[[], Progressed]:
+        assert not connection.in_atomic_block
+        self.asked.append(cursor)
+        return lambda: self(cursor)
+
+
+def _apart_until_over(tenant: Tenant, work: Apart) -> None:
+    for _ in range(20):
+        done = upkeep.apart(tenant.id, "number", work.ready)
+        if done is not None and done.is_over:
+            return
+    raise AssertionError("the round does not end")
+
+
+@pytest.mark.parametrize("failpoint", ["memory.upkeep.asked", "memory.upkeep.worked"])
+def test_apart_killed_between_asking_and_writing_the_batch_is_done_again(
+    committed_db: None, tenant: Tenant, failpoint: str
+) -> None:
+    work = Apart(5, 2)
+    upkeep.apart(tenant.id, "number", work.ready)
+    with failpoints.armed(f"{failpoint}=raise"), pytest.raises(failpoints.FailpointReached):
+        upkeep.apart(tenant.id, "number", work.ready)
+    with tenant_scope(tenant.id):
+        assert (upkeep.standing()[0].state, _made()) == ("running", ["0", "1"])
+    _apart_until_over(tenant, work)
+    assert work.asked == ["", "2", "2", "4"]
+    with tenant_scope(tenant.id):
+        assert _made() == [str(number) for number in range(5)]
+        assert (upkeep.standing()[0].state, upkeep.standing()[0].done) == ("idle", 5)
+
+
+@pytest.mark.parametrize("overtaken_by", [1, 3])  # batches; three: a whole round, and its end
+def test_apart_what_another_round_did_meanwhile_is_not_written_again(
+    committed_db: None, tenant: Tenant, overtaken_by: int
+) -> None:
+    work = Apart(5, 2)
+
+    def overtaken(cursor: str) -> Callable[[], Progressed]:
+        write = work.ready(cursor)
+        for _ in range(overtaken_by):
+            assert upkeep.apart(tenant.id, "number", work.ready) is not None
+        return write
+
+    assert upkeep.apart(tenant.id, "number", overtaken) is None
+    with tenant_scope(tenant.id):
+        assert upkeep.standing()[0].done == min(5, 2 * overtaken_by)
+
+
+def test_apart_an_error_of_either_part_is_told_and_keeps_the_cursor(committed_db: None, tenant: Tenant) -> None:
+    work = Apart(5, 2)
+    upkeep.apart(tenant.id, "number", work.ready)
+
+    def refuses(cursor: str) -> Callable[[], Progressed]:
+        raise Corrupt("The text of Ada")
+
+    def writes_half(cursor: str) -> Callable[[], Progressed]:
+        def write() -> Progressed:
+            subjects.resolve(external_id="half")
+            raise Corrupt("The text of Ada")
+
+        return write
+
+    for ready in (refuses, writes_half):
+        failed = upkeep.apart(tenant.id, "number", ready)
+        assert failed is not None and failed.failed.startswith("Corrupt (corrupt) at test_upkeep.py:")
+        with tenant_scope(tenant.id):
+            assert (upkeep.standing()[0].state, Upkeep.objects.get().cursor) == ("failed", "2")
+            assert _made() == ["0", "1"]
+    _apart_until_over(tenant, work)
