@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentstate.core.errors import Invalid
@@ -22,6 +23,7 @@ from agentstate.core.limits import (
     SUBJECT_CAP_BYTES_MIN,
     SUBJECT_RECALL_MAX,
 )
+from agentstate.db import sql
 from agentstate.tenants.models import TenantSetting
 
 Strategy = Literal["window", "summary", "hierarchical", "importance"]
@@ -40,6 +42,9 @@ TENANT_KEYS = {
     "cap_bytes": "memory.cap_bytes",
     "expiry_days": "memory.expiry_days",
 }
+
+# Every recall asks this. Index: tenants_tenantsetting_key.
+_STORED = "SELECT key, value::text FROM tenants_tenantsetting WHERE key = ANY (%s)"
 
 
 class AgentPolicy(BaseModel):
@@ -97,7 +102,7 @@ def of_stored(agent: str, stored: Mapping[str, Any]) -> AgentPolicy:
 
 def for_tenant() -> TenantPolicy:
     """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
-    stored = dict(TenantSetting.objects.filter(key__in=list(TENANT_KEYS.values())).values_list("key", "value"))
+    stored = {key: orjson.loads(value) for key, value in sql.rows(_STORED, [list(TENANT_KEYS.values())])}
     found = {field: stored[key] for field, key in TENANT_KEYS.items() if key in stored}
     return validated(TenantPolicy, found, " or ".join(TENANT_KEYS.values()))
 

@@ -41,15 +41,13 @@ _COLUMNS = (  # each with its type in the binary form of an array
     ("u.id", "V16"),
     ("u.subject_id", "V16"),  # left out where it is the same for all
     ("coalesce(u.session_id, u.id)", "V16"),
-    ("u.kind = 'item'", "?"),
     ("u.seq", ">i4"),
     ("u.author_no", ">i2"),
     ("u.sent_at", ">i8"),  # microseconds since 2000
     ("u.term_count", ">i4"),
     ("u.importance", ">f8"),
     ("coalesce({similarity}, 'NaN')", ">f8"),
-    ("{number}", ">i4"),
-    ("{eligible}", "?"),
+    ("{number} * 4 + ({eligible})::int * 2 + (u.kind = 'item')::int", ">i4"),
 )
 ARRAY_HEADER_BYTES = 20  # dimensions, flags, type, length, lower bound; then each element behind its size
 SECONDS_TO_2000 = 946_684_800
@@ -68,8 +66,9 @@ _ASKED = {
 }
 _OF_TENANT = "u.subject_id NOT IN (SELECT id FROM memory_subject WHERE status = 'erasing')"
 _TOKENS = """
-SELECT unit_id::text, subject_id, count, body FROM memory_unittokens
-WHERE unit_id = ANY (%s) AND model = %s AND count > 0"""
+SELECT t.unit_id::text, t.subject_id, k.wrapped, t.count, t.body
+FROM memory_unittokens t JOIN memory_ownerkey k ON k.owner_id = t.subject_id
+WHERE t.unit_id = ANY (%s) AND t.model = %s AND t.count > 0 AND k.wrapped <> ''"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def units(
     args |= {"subject": subject_id, "query": query, "now": filters.now}
     for n, vector in enumerate(vectors):
         args[f"model{n}"], args[f"vector{n}"] = vector.model, as_text(vector.values)
-    number = _cases("{n}", "-1", len(vectors))
+    number = f"({_cases('{n}', '-1', len(vectors))})"
     similarity = _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors))
     columns = [column for column in _COLUMNS if subject_id is None or column[0] != "u.subject_id"]
     parts = {"similarity": similarity, "number": number, "eligible": eligible}
@@ -152,12 +151,12 @@ def units(
 def tokens(unit_ids: Sequence[UUID], *, model: str, dimensions: int) -> dict[UUID, Tokens]:
     """Ids and packed sign bits of those units that have tokens of this model. Those that do not open are left out."""
     found = sql.rows(_TOKENS, [list(unit_ids), model], binary=True)
-    opened = keys.several({subject_id for _, subject_id, _, _ in found})
+    tenant_id, opened = current_tenant(), dict[UUID, bytes]()
     out, by_name = {}, {str(unit_id): unit_id for unit_id in unit_ids}
-    bound = sealing.aad(current_tenant(), "memory_unittokens", "")  # and the row, which is its end
-    for name, subject_id, count, body in found:
+    bound = sealing.aad(tenant_id, "memory_unittokens", "")  # and the row, which is its end
+    for name, subject_id, wrapped, count, body in found:
         if subject_id not in opened:
-            continue
+            opened[subject_id] = keys.KEYS.opened(tenant_id, subject_id, [(wrapped,)])
         try:
             plain = sealing.unseal(opened[subject_id], body, aad=bound + name.encode())
         except Corrupt:
@@ -217,7 +216,7 @@ def _read(
     lexemes: Sequence[str],
     strangers: Sequence[str] | None,
 ) -> Found:
-    sessions, is_item, seq, author, sent_at, length, importance, sim, model, eligible = columns
+    sessions, seq, author, sent_at, length, importance, sim, packed = columns
     high, low = _halves(ids)
     hit_unit, hit_lexeme, hit_tf = _hits(terms or b"", lexemes)
     read = Units(
@@ -229,15 +228,15 @@ def _read(
         sent_at=sent_at / 1e6 + SECONDS_TO_2000,
         length=length.astype(np.float64),
         importance=importance.astype(np.float64),
-        model=model.astype(np.int64),
+        model=packed.astype(np.int64) >> 2,
         sim=sim.astype(np.float64),
-        eligible=eligible,
+        eligible=(packed & 2) != 0,
         hit_unit=hit_unit,
         hit_lexeme=hit_lexeme,
         hit_tf=hit_tf,
         lexemes=len(lexemes),
     )
-    return Found(read, ids, subjects, sessions, is_item, tuple(sorted(set(strangers or ()))))
+    return Found(read, ids, subjects, sessions, (packed & 1) != 0, tuple(sorted(set(strangers or ()))))
 
 
 def _halves(ids: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

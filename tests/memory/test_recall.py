@@ -385,7 +385,7 @@ def test_a_search_is_a_handful_of_statements_however_many_units(talk: Talk) -> N
     embed_all()
     with sql.watched() as statements:
         search(talk.subject.id, "violin", k=50)
-    assert len(statements) == 6, statements  # subject, its key, words, units, tokens, their key
+    assert len(statements) == 6, statements  # subject, its key, policy, words, units, tokens
     assert sum("memory_unit u" in statement for statement in statements) == 1
     assert not [s for s in statements if "memory_unit u" in s and "LIMIT" in s]
 
