@@ -8,6 +8,7 @@ from typing import Any
 
 from agentstate.core import canonical
 from agentstate.sdk.store import Continue, End, Failure, Park, Question
+from agentstate.tenants.actors import Actor
 from runs import sealing
 from runs.engine import acts
 from runs.engine.session import RunSession
@@ -49,6 +50,7 @@ def _end(session: RunSession, run: Run, end: End) -> str:
         return _park(session, run, Park("in_doubt"))
     changes: dict[str, Any] = {"ended_at": clock.database_now(), "control": "", "waiting_for": ""}
     if end.outcome == "succeeded":
+        _skip_waiting(run, actor=acts.worker(session.worker_id))
         plain = sealing.canonical_payload(end.output, what="output")
         changes["output"] = sealing.seal_run(session.key, session.tenant_id, run.id, "output", plain)
     if end.failure is not None:
@@ -70,6 +72,13 @@ def failure_columns(key: bytes, run: Run, failure: Failure, *, steps: Sequence[i
         "error_step": steps[0] if steps else None,
         "error_steps": list(steps),
     }
+
+
+def _skip_waiting(run: Run, *, actor: Actor) -> None:
+    """What the agent asked for and did not take up is left out for good: nothing of it was called."""
+    waiting = Step.objects.filter(run_id=run.id, generation=run.generation, status=StepStatus.WAITING)
+    waiting.update(status=StepStatus.SKIPPED, ended_at=clock.database_now())
+    approvals.withdraw_open(run, actor=actor)
 
 
 def _unresolved(run: Run) -> bool:

@@ -28,9 +28,9 @@ SPEC = AgentSpec(
 class Desk:
     """One tenant's engine as an executor sees it, with the means to lose a worker."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, *, lease_s: float = 5) -> None:
         self.actor = actor
-        self.store = LocalStore(actor, lease_s=5)
+        self.store = LocalStore(actor, lease_s=lease_s)
         self.store.register(SPEC)
         self.tenant_id: UUID = self.store.tenant_id
 

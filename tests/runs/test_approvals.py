@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from agentstate.affairs import invariants
 from agentstate.core.errors import Conflict, Forbidden, Invalid, NotFound
-from agentstate.sdk.store import Begun, Claim, Park, Question, StepFinish, StepStart, Turn
+from agentstate.sdk.store import Begun, Claim, End, Park, Question, StepFinish, StepStart, Turn
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from runs.models import Approval, ApprovalVote
@@ -315,3 +316,14 @@ def test_an_edited_call_in_doubt_shows_what_was_really_sent(desk: Desk, bob: Act
         doubt = Approval.objects.get(kind="settle")
         key = desk.store.session_of(claim.run_id, claim.fence).key
         assert approvals.opened_proposal(doubt, key)["args"] == edited
+
+
+@pytest.mark.parametrize("decision", ["reject", "approve"])
+def test_success_leaves_out_what_was_asked_and_not_taken_up(desk: Desk, bob: Actor, decision: str) -> None:
+    claim, begun = ask(desk)
+    decide(desk, bob, decision, message="because")
+    claim = desk.take(claim.run_id)
+    desk.store.turn(claim, Turn(then=End("succeeded", {})))
+    assert desk.run(claim).status == "succeeded"
+    assert desk.step(claim, begun.seq).status == "skipped"
+    assert invariants.check(desk.tenant_id) == []
