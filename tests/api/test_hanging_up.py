@@ -26,6 +26,10 @@ def test_a_poll_whose_caller_hung_up_keeps_no_run(api: Caller) -> None:
     while api("GET", "/agents").json()["agents"][0]["workers"] < POLLS:
         pass  # a poll is known as a worker from its first look on
     for poll in polls:
+        poll.shutdown(socket.SHUT_WR)
+    for poll in polls:
+        while poll.recv(4096):  # its own end, closed too: by then the server knows
+            pass
         poll.close()
     run = api.store().admit("cleaner", None)
     claim = api.store().claim(WORKER, agents={"cleaner": AGENT}, wait_s=20)
