@@ -31,6 +31,8 @@ def test_a_poll_whose_caller_hung_up_keeps_no_run(api: Caller) -> None:
         while poll.recv(4096):  # its own end, closed too: by then the server knows
             pass
         poll.close()
+    for _ in range(2 * POLLS):  # a look that was under way when its caller went is over before these are
+        assert api.store().claim(WORKER, agents={"cleaner": AGENT}, wait_s=0) is None
     run = api.store().admit("cleaner", None)
     claim = api.store().claim(WORKER, agents={"cleaner": AGENT}, wait_s=20)
     assert claim is not None and claim.run_id == run.run_id
