@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import redis as redis_client
 import structlog
 from django.db import connection
 from django.db.models import Exists, F, OuterRef
@@ -20,7 +19,6 @@ from django.db.models import Exists, F, OuterRef
 from agentstate.core import clock
 from agentstate.core.errors import DomainError
 from agentstate.core.failpoints import hit, register
-from agentstate.db import wake
 from agentstate.tenants.scope import tenant_scope
 from memory import keys, policies, sealing
 from memory.models import Message, Session, Summary, Upkeep
@@ -29,7 +27,7 @@ from memory.selectors import messages as message_reads
 from memory.selectors import summaries as reads
 from memory.selectors.messages import OpenedMessage
 from memory.selectors.summaries import OpenedSummary
-from memory.services import folding, recording, upkeep
+from memory.services import folding, recording, turns, upkeep
 from memory.services.folding import Told
 from memory.services.upkeep import Progressed
 from memory.states import SessionStatus
@@ -40,7 +38,6 @@ register("memory.summarise.told", "a segment read and told / its summaries")
 NAME = "summarise"
 BATCH_SESSIONS = 20  # told in one transaction
 LOOKED_MAX = 200
-TURN_GRACE_S = 130.0  # a model that is asked at the last moment may take so long
 SUBJECT_SESSIONS_MAX = 20  # the latest, of which a subject's summary is told
 
 
@@ -135,12 +132,8 @@ def summarise_due(tenant_id: UUID, *, until_s: float) -> int:
     Two at once are harmless: the second finds the first at it, or, without Redis, tells what will not be kept.
     Visible as the upkeep "summarise".
     """
-    if not _take_turn(tenant_id, until_s):
-        return 0
-    try:
-        return _folded_until(tenant_id, until_s)
-    finally:
-        _end_turn(tenant_id)
+    with turns.taken(tenant_id, NAME, for_s=until_s - time.monotonic()) as is_ours:
+        return _folded_until(tenant_id, until_s) if is_ours else 0
 
 
 def take_back(session: Session, from_seq: int) -> None:
@@ -237,22 +230,6 @@ def _keep_batch(tenant_id: UUID, batch: _Batch, told: Sequence[tuple[Work, Kept 
 
     with tenant_scope(tenant_id, durable=True):
         return upkeep.step(NAME, kept)
-
-
-def _take_turn(tenant_id: UUID, until_s: float) -> bool:
-    """Saves a model's time only: correctness stands on the session's row. Free again when its holder dies."""
-    ms = max(1, int((until_s - time.monotonic() + TURN_GRACE_S) * 1000))
-    try:
-        return bool(wake.redis().set(f"as:{tenant_id}:summarising", 1, nx=True, px=ms))
-    except (redis_client.RedisError, OSError):
-        return True
-
-
-def _end_turn(tenant_id: UUID) -> None:
-    try:
-        wake.redis().delete(f"as:{tenant_id}:summarising")
-    except (redis_client.RedisError, OSError):
-        log.warning("memory.summarise_turn_kept", tenant=str(tenant_id))
 
 
 def _keep(session: Session, work: Work, kept: Kept) -> None:

@@ -27,7 +27,7 @@ from memory.models import Session, Subject, Summary
 from memory.selectors import sessions as session_reads
 from memory.selectors import summaries as reads
 from memory.selectors.messages import OpenedMessage
-from memory.services import folding, messages, policies, sessions, summaries, upkeep
+from memory.services import folding, messages, policies, sessions, summaries, turns, upkeep
 from memory.services.messages import NewMessage
 
 TOPICS = ("the parcel to Graz", "a refund of 30 EUR", "the login page", "the meeting with Bert", "invoice 2291")
@@ -280,7 +280,7 @@ def test_sessions_that_are_not_due_hide_nobody_behind_them(desk: Desk, monkeypat
 
 
 def test_two_rounds_at_once_tell_each_segment_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summaries, "_take_turn", lambda *_: True)  # as without Redis
+    monkeypatch.setattr(turns, "_take", lambda *_, **__: True)  # as without Redis
     for number in range(4):
         desk.say(desk.open(f"s{number}"), talk(40))
     start = threading.Barrier(3)
@@ -311,9 +311,9 @@ def test_two_rounds_at_once_tell_each_segment_once(desk: Desk, monkeypatch: pyte
 
 def test_a_second_round_leaves_the_first_alone(desk: Desk) -> None:
     desk.say(desk.open(), talk(20))
-    assert summaries._take_turn(desk.tenant.id, time.monotonic() + 5)
-    assert desk.summarise() == 0
-    summaries._end_turn(desk.tenant.id)
+    with turns.taken(desk.tenant.id, summaries.NAME, for_s=5) as is_ours:
+        assert is_ours
+        assert desk.summarise() == 0
     assert desk.summarise() == 2
 
 
@@ -335,7 +335,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_summaries(desk: Desk, failpoint:
     command = [sys.executable, "-c", ALONE, str(desk.tenant.id)]
     done = subprocess.run(command, env=environment, timeout=60, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    summaries._end_turn(desk.tenant.id)  # its mark in Redis ends by itself
+    turns._end(f"as:{desk.tenant.id}:turn:{summaries.NAME}")  # its mark in Redis ends by itself
     desk.say(plain, talk(60))
     assert same(desk, killed, plain)
     with tenant_scope(desk.tenant.id):
