@@ -18,6 +18,7 @@ from agentstate.core.limits import (
     BUFFER_MESSAGES_MAX,
     CONTEXT_TOKENS_MAX,
     CONTEXT_TOKENS_MIN,
+    RETENTION_DAYS_MAX,
     SESSION_LIFE_S_MAX,
     SUBJECT_CAP_BYTES_MAX,
     SUBJECT_CAP_BYTES_MIN,
@@ -41,6 +42,8 @@ TENANT_KEYS = {
     "language": "memory.language",
     "cap_bytes": "memory.cap_bytes",
     "expiry_days": "memory.expiry_days",
+    "session_keep_days": "memory.session_keep_days",
+    "ledger_keep_days": "memory.ledger_keep_days",
 }
 
 # Every recall asks this. Index: tenants_tenantsetting_key.
@@ -81,6 +84,12 @@ class TenantPolicy(BaseModel):
         SUBJECT_CAP_BYTES_MAX, ge=SUBJECT_CAP_BYTES_MIN, le=SUBJECT_CAP_BYTES_MAX, description="Items of one subject."
     )
     expiry_days: int = Field(90, ge=1, le=3_650, description="An item that is not pinned lives so long.")
+    session_keep_days: int | None = Field(
+        365, ge=1, le=RETENTION_DAYS_MAX, description="A session goes so long after it ended; none: it is kept."
+    )
+    ledger_keep_days: int | None = Field(
+        365, ge=1, le=RETENTION_DAYS_MAX, description="What was given to a call is known so long; none: for ever."
+    )
 
 
 def for_agent(agent: str) -> AgentPolicy:

@@ -65,6 +65,7 @@ QUESTION_CHARS_MAX = 4_000  # of a question to memory; what comes after is not a
 QUESTION_LEXEMES_MAX = 64
 QUESTION_AUTHORS_MAX = 200  # a subject with more authors gets no cue from their names
 TENANT_RECALL_UNITS = 50_000  # above it a search over the whole tenant takes seconds; doctor says so
+RETENTION_DAYS_MAX = 36_500  # of sessions and of the ledger; none at all keeps them for ever
 RECEIPT_DAYS = 30  # a keyed write of memory is answered again so long
 ALIASES_MAX = 50  # of one subject
 ALIAS_CHARS_MAX = 254  # an address of mail is the longest of them

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import connection
+from django.db.models import JSONField, Value
 
 from agentstate.audit import trail
 from agentstate.core import canonical, clock
@@ -64,11 +65,12 @@ def set_for_tenant(field: str, value: Any, *, actor: Actor, reason: str = "") ->
 
 def _store(key: str, value: Any, *, actor: Actor, reason: str) -> None:
     assert connection.in_atomic_block, "a setting changes together with its audit entry"
-    setting, made = TenantSetting.objects.get_or_create(key=key, defaults={"value": value})
+    stored = Value(None, JSONField()) if value is None else value  # Django takes a bare None for SQL's NULL
+    setting, made = TenantSetting.objects.get_or_create(key=key, defaults={"value": stored})
     if not made:
         if setting.value == value:
             return
         trail.record(setting, action="changed", actor=actor, reason=reason, detail={"key": key})
-        TenantSetting.objects.filter(pk=setting.pk).update(value=value, updated=clock.now())
+        TenantSetting.objects.filter(pk=setting.pk).update(value=stored, updated=clock.now())
         return
     trail.record(setting, action="set", actor=actor, reason=reason, detail={"key": key})

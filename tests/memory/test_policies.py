@@ -69,6 +69,18 @@ def test_a_bad_setting_of_the_tenant_is_refused(scope: None, alice: Actor, field
     assert policies.for_tenant() == TenantPolicy()
 
 
+def test_a_retention_is_a_number_of_days_or_none(scope: None, alice: Actor) -> None:
+    assert (TenantPolicy().session_keep_days, TenantPolicy().ledger_keep_days) == (365, 365)
+    for field in ("session_keep_days", "ledger_keep_days"):
+        for value in (30, None, None, 7, None):
+            assert getattr(policies.set_for_tenant(field, value, actor=alice), field) == value
+        for value in (0, -1, 36_501, "long", 1.5):
+            with pytest.raises(Invalid):
+                policies.set_for_tenant(field, value, actor=alice)
+        assert getattr(policies.for_tenant(), field) is None
+    assert AuditEntry.objects.filter(detail__key__endswith="keep_days").count() == 8  # a value set again says nothing
+
+
 @pytest.mark.parametrize("name", ["", "a\0", "n" * 200])
 def test_an_agent_has_a_name(scope: None, alice: Actor, name: str) -> None:
     with pytest.raises(Invalid):
