@@ -18,22 +18,34 @@ worker_max_tasks_per_child = 500
 worker_hijack_root_logger = False
 worker_soft_shutdown_timeout = 5.0
 timezone = "UTC"
-# The net under the watcher: entries are (name, every seconds, queue). The schedule is code.
+# Whatever is not named goes to task_default_queue.
+task_routes = {
+    "runs.drive": "drive",
+    "checkpoints.compact": "compact",
+    "notify.deliver": "deliver",
+    "memory.summarise": "summarise",
+    "memory.extract": "summarise",
+    "memory.embed": "summarise",
+    "memory.reword": "summarise",
+    "memory.consolidate": "summarise",
+    "memory.backfill": "summarise",
+}
+# The net under the watcher. The schedule is code; a message that waited longer than it `expires` is dropped.
 beat_schedule = {
-    "sweep": {"task": "runs.sweep", "schedule": 1.0, "options": {"queue": "sweep", "expires": 5}},
-    "seal": {"task": "audit.seal", "schedule": 60.0, "options": {"queue": "sweep", "expires": 60}},
-    "fold": {"task": "runs.fold_counts", "schedule": 60.0, "options": {"queue": "sweep", "expires": 60}},
-    "partitions": {"task": "runs.ensure_partitions", "schedule": 86_400.0, "options": {"queue": "sweep"}},
-    "deliver": {"task": "notify.deliver", "schedule": 2.0, "options": {"queue": "deliver", "expires": 5}},
-    "compact": {"task": "checkpoints.compact", "schedule": 86_400.0, "options": {"queue": "compact"}},
-    "erase": {"task": "affairs.erase", "schedule": 15.0, "options": {"queue": "sweep", "expires": 15}},
-    "flush": {"task": "memory.flush", "schedule": 1.0, "options": {"queue": "sweep", "expires": 5}},
-    "expire": {"task": "memory.expire", "schedule": 60.0, "options": {"queue": "sweep", "expires": 60}},
-    "summarise": {"task": "memory.summarise", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
-    "extract": {"task": "memory.extract", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
-    "embed": {"task": "memory.embed", "schedule": 15.0, "options": {"queue": "summarise", "expires": 15}},
-    "reword": {"task": "memory.reword", "schedule": 60.0, "options": {"queue": "summarise", "expires": 60}},
-    "consolidate": {"task": "memory.consolidate", "schedule": 60.0, "options": {"queue": "summarise", "expires": 60}},
-    "backfill": {"task": "memory.backfill", "schedule": 600.0, "options": {"queue": "summarise", "expires": 600}},
-    "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"queue": "sweep", "expires": 600}},
+    "sweep": {"task": "runs.sweep", "schedule": 1.0, "options": {"expires": 5}},
+    "seal": {"task": "audit.seal", "schedule": 60.0, "options": {"expires": 60}},
+    "fold": {"task": "runs.fold_counts", "schedule": 60.0, "options": {"expires": 60}},
+    "partitions": {"task": "runs.ensure_partitions", "schedule": 86_400.0},
+    "deliver": {"task": "notify.deliver", "schedule": 2.0, "options": {"expires": 5}},
+    "compact": {"task": "checkpoints.compact", "schedule": 86_400.0},
+    "erase": {"task": "affairs.erase", "schedule": 15.0, "options": {"expires": 15}},
+    "flush": {"task": "memory.flush", "schedule": 1.0, "options": {"expires": 5}},
+    "expire": {"task": "memory.expire", "schedule": 60.0, "options": {"expires": 60}},
+    "summarise": {"task": "memory.summarise", "schedule": 15.0, "options": {"expires": 15}},
+    "extract": {"task": "memory.extract", "schedule": 15.0, "options": {"expires": 15}},
+    "embed": {"task": "memory.embed", "schedule": 15.0, "options": {"expires": 15}},
+    "reword": {"task": "memory.reword", "schedule": 60.0, "options": {"expires": 60}},
+    "consolidate": {"task": "memory.consolidate", "schedule": 60.0, "options": {"expires": 60}},
+    "backfill": {"task": "memory.backfill", "schedule": 600.0, "options": {"expires": 600}},
+    "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"expires": 600}},
 }

@@ -11,7 +11,7 @@ from checkpoints import compaction
 log = structlog.get_logger(__name__)
 
 
-@shared_task(name="checkpoints.compact", queue="compact")
+@shared_task(name="checkpoints.compact")
 def compact() -> None:
     """Compact all tenants. Lost: tomorrow's does it. Doubled: each run is done by one."""
     for tenant_id in Tenant.objects.order_by("id").values_list("id", flat=True):

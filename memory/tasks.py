@@ -27,13 +27,13 @@ from memory.services.upkeep import Progressed
 FLUSH_S, ROUND_S, LONG_ROUND_S = 5.0, 10.0, 12.0  # shorter than the beat: a round does not meet the next one
 
 
-@shared_task(name="memory.flush", queue="sweep")
+@shared_task(name="memory.flush")
 def flush() -> int:
     """Record the messages whose time in the buffer is over."""
     return messages.flush_due(rounds.tenant_ids(), until_s=time.monotonic() + FLUSH_S)
 
 
-@shared_task(name="memory.expire", queue="sweep")
+@shared_task(name="memory.expire")
 def expire() -> None:
     """End sessions that are due; items whose time is over leave recall; receipts nobody can ask for go."""
     rounds.over_tenants(_expire_sessions, for_s=ROUND_S)
@@ -41,37 +41,37 @@ def expire() -> None:
     rounds.over_tenants(_drop_receipts, for_s=ROUND_S)
 
 
-@shared_task(name="memory.summarise", queue="summarise")
+@shared_task(name="memory.summarise")
 def summarise() -> None:
     """Tell sessions shorter, segment by segment."""
     rounds.over_tenants(_summarise, for_s=LONG_ROUND_S)
 
 
-@shared_task(name="memory.extract", queue="summarise")
+@shared_task(name="memory.extract")
 def extract() -> None:
     """Propose what was said and is worth keeping."""
     rounds.over_tenants(_learn, for_s=LONG_ROUND_S)
 
 
-@shared_task(name="memory.consolidate", queue="summarise")
+@shared_task(name="memory.consolidate")
 def consolidate() -> None:
     """Merge, shorten or drop what is over the cap."""
     rounds.over_tenants(rounds.batches("consolidate", consolidation.consolidate_due), for_s=LONG_ROUND_S)
 
 
-@shared_task(name="memory.embed", queue="summarise")
+@shared_task(name="memory.embed")
 def embed() -> None:
     """Make vectors, or move to another model."""
     rounds.over_tenants(rounds.apart("embed", _embedded, target=embedding.target()), for_s=LONG_ROUND_S)
 
 
-@shared_task(name="memory.reword", queue="summarise")
+@shared_task(name="memory.reword")
 def reword() -> None:
     """Keep the words of units as the tenant's setting now says: plain, blind or not at all."""
     rounds.over_tenants(_reword, for_s=LONG_ROUND_S)
 
 
-@shared_task(name="memory.backfill", queue="summarise")
+@shared_task(name="memory.backfill")
 def backfill() -> None:
     """Bring facts to the newest version of their shape."""
     rounds.over_tenants(rounds.batches("backfill", facts.backfill, target=facts.target()), for_s=LONG_ROUND_S)

@@ -17,26 +17,26 @@ _watchers: list[Watcher] = []
 MONTHS_AHEAD = 13
 
 
-@shared_task(name="runs.drive", queue="drive")
+@shared_task(name="runs.drive")
 def drive(tenant_id: str, run_id: str) -> str:
     """Look at this run."""
     return hosting.drive(UUID(tenant_id), UUID(run_id))
 
 
-@shared_task(name="runs.sweep", queue="sweep")
+@shared_task(name="runs.sweep")
 def sweep() -> int:
     """The net below the watchers; over the agents of every worker."""
     sweeping.expire_questions()
     return sweeping.look()
 
 
-@shared_task(name="runs.fold_counts", queue="sweep")
+@shared_task(name="runs.fold_counts")
 def fold_counts() -> int:
     sweeping.drop_old()
     return sweeping.fold_counts()
 
 
-@shared_task(name="runs.ensure_partitions", queue="sweep")
+@shared_task(name="runs.ensure_partitions")
 def ensure_partitions() -> int:
     """Months ahead of the trace; a month that is missing would stop every run created in it."""
     found = sql.row("SELECT runs_ensure_partitions(%s)", [MONTHS_AHEAD])

@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 ERASE_S = 20.0  # of one round; the next one follows soon
 
 
-@shared_task(name="affairs.invariants", queue="sweep")
+@shared_task(name="affairs.invariants")
 def check_invariants() -> int:
     """Every rule for every tenant; what is broken goes into the log as an error. Returns how many violations."""
     broken = 0
@@ -26,7 +26,7 @@ def check_invariants() -> int:
     return broken
 
 
-@shared_task(name="affairs.erase", queue="sweep")
+@shared_task(name="affairs.erase")
 def go_on_erasing() -> int:
     """Go on with erasures that wait for runs, were too large for one request, or whose process died; how many."""
     return erasing.go_on_with_all(for_s=ERASE_S)

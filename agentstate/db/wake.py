@@ -63,16 +63,16 @@ def _wake_now(tenant_id: str, run_id: str) -> None:
     hit("wake.committed")
     publish(f"as:{tenant_id}:wake", run_id)
     hit("wake.published")
-    send("runs.drive", tenant_id, run_id, queue="drive")
+    send("runs.drive", tenant_id, run_id)
 
 
-def send(task: str, *args: str, queue: str) -> bool:
+def send(task: str, *args: str) -> bool:
     """Send a Celery message at once, without retries; False when the broker is away (the sweep is the net)."""
     global _broker_rests_until
     if time.monotonic() < _broker_rests_until:
         return False
     try:
-        current_app.send_task(task, args=args, queue=queue, retry=False, ignore_result=True)
+        current_app.send_task(task, args=args, retry=False, ignore_result=True)
     except (OperationalError, redis_client.RedisError, OSError) as error:
         _broker_rests_until = time.monotonic() + BROKER_REST_S
         log.warning("wake.send_failed", task=task, error=type(error).__name__)

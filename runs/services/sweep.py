@@ -47,7 +47,7 @@ def look(agents: Iterable[str] | None = None, *, limit: int = BATCH) -> int:
         elif _first_hint(run_id, why, fence):
             hit("sweep.hinted")
             wake.publish(f"as:{tenant_id}:wake", str(run_id))
-            wake.send("runs.drive", str(tenant_id), str(run_id), queue="drive")
+            wake.send("runs.drive", str(tenant_id), str(run_id))
     return len(found)
 
 

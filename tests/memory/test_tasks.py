@@ -75,9 +75,13 @@ def both(tenant: Tenant, other_tenant: Tenant, agent: Actor, alice: Actor, charl
 def test_every_task_is_in_the_schedule_and_has_a_queue_that_is_served() -> None:
     current_app.loader.import_default_modules()
     beat: dict[Any, Any] = {entry["task"]: entry for entry in celery_settings.beat_schedule.values()}
-    for name in NAMES:
-        assert f"memory.{name}" in current_app.tasks
-        assert beat[f"memory.{name}"]["options"]["queue"] in QUEUES
+    ours = {name for name in current_app.tasks if not name.startswith("celery.")}
+    assert {f"memory.{name}" for name in NAMES} <= ours
+    assert ours - set(beat) == {"runs.drive"}, "what nobody sends by the clock is sent when a run is woken"
+    assert set(celery_settings.task_routes) <= ours, "a route to no task"
+    queues = {name: current_app.amqp.router.route({}, name)["queue"].name for name in ours}
+    assert set(queues.values()) == set(QUEUES), "a queue that nobody serves, or nobody fills"
+    assert (queues["runs.drive"], queues["memory.embed"], queues["memory.flush"]) == ("drive", "summarise", "sweep")
     assert beat["memory.flush"]["schedule"] == 1.0
     assert len(celery_settings.beat_schedule) == len(beat), "no two entries send the same task"
 
