@@ -1,12 +1,15 @@
 """How an agent's memory works, and a tenant's: read from the tenant's settings, with a default for everything.
 
-An agent's policy is the tenant's setting `memory.agent:<name>` over `memory.agent:*` over the defaults, field by field.
-Recall reads this too, so it stands below the services; `memory.services.policies` changes it.
+An agent's policy is the tenant's setting `memory.agent:<name>` over `memory.agent:*` over the defaults, field by field;
+the tenant's is `memory.tenant` over the defaults. A stored value that cannot be used stops nobody: the field stands as
+if it were not set, or as CAREFUL says, and Health and `doctor` name it. Recall reads this too, so it stands below the
+services; `memory.services.policies` changes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 import orjson
@@ -18,6 +21,7 @@ from agentstate.core.limits import (
     BUFFER_MESSAGES_MAX,
     CONTEXT_TOKENS_MAX,
     CONTEXT_TOKENS_MIN,
+    NAME_CHARS_MAX,
     RETENTION_DAYS_MAX,
     SESSION_LIFE_S_MAX,
     SUBJECT_CAP_BYTES_MAX,
@@ -37,17 +41,13 @@ AnyPolicy = TypeVar("AnyPolicy", bound=BaseModel)
 
 ANY_AGENT = "*"
 PREFIX = "memory.agent:"
-TENANT_KEYS = {
-    "fulltext": "memory.fulltext",
-    "language": "memory.language",
-    "cap_bytes": "memory.cap_bytes",
-    "expiry_days": "memory.expiry_days",
-    "session_keep_days": "memory.session_keep_days",
-    "ledger_keep_days": "memory.ledger_keep_days",
-}
+TENANT_KEY = "memory.tenant"
+# What a value that cannot be used stands for where the default might do what cannot be taken back: words written
+# readably, sessions deleted, proposals accepted by nobody.
+CAREFUL: dict[str, Any] = {"fulltext": "blind", "session_keep_days": None, "ledger_keep_days": None, "accept": "review"}
 
 # Every recall asks this. Index: tenants_tenantsetting_key.
-_STORED = "SELECT key, value::text FROM tenants_tenantsetting WHERE key = ANY (%s)"
+_STORED = "SELECT value::text FROM tenants_tenantsetting WHERE key = %s"
 
 
 class AgentPolicy(BaseModel):
@@ -92,8 +92,17 @@ class TenantPolicy(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A stored value that does not hold; `field` is empty when the whole setting does not."""
+
+    key: str
+    field: str
+    why: str
+
+
 def for_agent(agent: str) -> AgentPolicy:
-    """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
+    """One query."""
     return of_stored(agent, dict(TenantSetting.objects.filter(key__in=keys_of(agent)).values_list("key", "value")))
 
 
@@ -103,30 +112,58 @@ def keys_of(agent: str) -> list[str]:
 
 
 def of_stored(agent: str, stored: Mapping[str, Any]) -> AgentPolicy:
-    """The policy from the values of those settings. Raises: Invalid."""
+    """The policy from the values of those settings."""
     own, every = keys_of(agent)
-    merged = {**(stored.get(every) or {}), **(stored.get(own) or {})}
-    return validated(AgentPolicy, merged, f"{own} or {every}")
+    return _standing(AgentPolicy, [stored.get(every), stored.get(own)])
 
 
 def for_tenant() -> TenantPolicy:
-    """One query. Raises: Invalid when a stored setting cannot be used, naming it."""
-    stored = {key: orjson.loads(value) for key, value in sql.rows(_STORED, [list(TENANT_KEYS.values())])}
-    found = {field: stored[key] for field, key in TENANT_KEYS.items() if key in stored}
-    return validated(TenantPolicy, found, " or ".join(TENANT_KEYS.values()))
+    """One query."""
+    found = sql.row(_STORED, [TENANT_KEY])
+    return _standing(TenantPolicy, [orjson.loads(found[0]) if found is not None else None])
 
 
-def stored_for(agent: str) -> dict[str, Any]:
-    """What the tenant has set for exactly this agent (or for ANY_AGENT), and nothing that is inherited."""
-    found = TenantSetting.objects.filter(key=f"{PREFIX}{agent}").first()
-    return dict(found.value) if found is not None else {}
-
-
-def validated(model: type[AnyPolicy], values: dict[str, Any], where: str) -> AnyPolicy:
-    """The policy these values make. Raises: Invalid naming the setting and the field."""
+def validated(model: type[AnyPolicy], fields: Mapping[str, Any], where: str) -> AnyPolicy:
+    """The policy these fields make, each of its very type. Raises: Invalid naming the setting and the field."""
     try:
-        return model(**values)
+        return model.model_validate(dict(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])[:NAME_CHARS_MAX]
         raise Invalid(f"The setting {where} cannot be used: {field}: {first['msg']}.", field=f"/{field}") from error
+
+
+def unusable(model: type[BaseModel], key: str, value: Any) -> list[Unusable]:
+    """What of a stored setting does not hold."""
+    if not isinstance(value, dict):
+        return [Unusable(key, "", "it is no object of fields")]
+    found = ((field, _trouble(model, field, each)) for field, each in value.items())
+    return [Unusable(key, field, why) for field, why in found if why]
+
+
+def usable(model: type[BaseModel], value: Any) -> dict[str, Any]:
+    """The fields of a stored setting as they are in force: what does not hold is left out, or as CAREFUL says."""
+    if value is None:
+        return {}
+    bad = {each.field for each in unusable(model, "", value)}
+    if "" in bad:
+        bad, value = set(model.model_fields), {}
+    careful = {field: CAREFUL[field] for field in model.model_fields if field in CAREFUL and field in bad}
+    return {**{field: each for field, each in value.items() if field not in bad}, **careful}
+
+
+def _standing(model: type[AnyPolicy], stored: Sequence[Any]) -> AnyPolicy:
+    """The last setting over those before it, over the defaults."""
+    try:
+        return model(**{field: value for fields in stored if fields is not None for field, value in fields.items()})
+    except (ValidationError, AttributeError, TypeError):  # a value of another version, or of somebody's own SQL
+        return model(**{field: value for fields in stored for field, value in usable(model, fields).items()})
+
+
+def _trouble(model: type[BaseModel], field: str, value: Any) -> str:
+    """Why this value cannot stand in this field, or ""."""
+    try:
+        model(**{field: value})
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return ""

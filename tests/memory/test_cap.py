@@ -160,7 +160,7 @@ class TestRoom:
         check_counts(subject.id)
 
     def test_the_tenants_cap_holds_where_a_subject_has_none(self, subject: Subject, fill: Fill) -> None:
-        TenantSetting.objects.create(key="memory.cap_bytes", value=4096)
+        TenantSetting.objects.create(key="memory.tenant", value={"cap_bytes": 4096})
         fill(2000, 1)
         fill(2000, 2)
         assert len(fill(2000, 3).evicted) == 1

@@ -13,8 +13,11 @@ from agentstate.core.errors import Forbidden, Invalid
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
+from memory.selectors import policies as reads
 from memory.services import policies
-from memory.services.policies import ANY_AGENT, AgentPolicy, TenantPolicy
+from memory.services.policies import ANY_AGENT, AgentPolicy, TenantPolicy, Whose
+
+DESK, EVERYBODY = Whose("desk"), Whose(ANY_AGENT)
 
 
 def test_without_settings_the_defaults_hold(scope: None) -> None:
@@ -78,7 +81,7 @@ def test_a_retention_is_a_number_of_days_or_none(scope: None, alice: Actor) -> N
             with pytest.raises(Invalid):
                 policies.set_for_tenant(field, value, actor=alice)
         assert getattr(policies.for_tenant(), field) is None
-    assert AuditEntry.objects.filter(detail__key__endswith="keep_days").count() == 8  # a value set again says nothing
+    assert AuditEntry.objects.filter(detail__key="memory.tenant").count() == 8  # a value set again says nothing
 
 
 @pytest.mark.parametrize("name", ["", "a\0", "n" * 200])
@@ -104,11 +107,40 @@ def test_only_admins_change_policies(scope: None, agent: Actor, victor: Actor, o
             policies.set_for_tenant("cap_bytes", 5_000, actor=nobody)
 
 
-def test_a_setting_somebody_broke_is_named(scope: None) -> None:
-    TenantSetting.objects.create(key="memory.agent:desk", value={"strategy": "magic"})
-    with pytest.raises(Invalid, match=r"memory\.agent:desk"):
-        policies.for_agent("desk")
-    assert policies.for_agent("other") == AgentPolicy()
+def test_a_value_that_cannot_be_used_stops_nobody_and_is_named(scope: None) -> None:
+    stored = {"strategy": "magic", "recall_k": 3, "gone_since": 1, "accept": "by nobody"}
+    TenantSetting.objects.create(key="memory.agent:*", value={"recall_k": 5, "strategy": "window", "accept": "auto"})
+    TenantSetting.objects.create(key="memory.agent:desk", value=stored)
+    TenantSetting.objects.create(key="memory.agent:list", value=["window"])
+    desk = policies.for_agent("desk")
+    assert (desk.strategy, desk.recall_k, desk.accept) == ("window", 3, "review"), "who accepts is never guessed"
+    other = policies.for_agent("other")
+    assert other.accept == "auto" and policies.for_agent("list") == other.model_copy(update={"accept": "review"})
+    named = {(each.key, each.field) for each in reads.troubles()}
+    desks = {("memory.agent:desk", field) for field in ("strategy", "gone_since", "accept")}
+    assert named == desks | {("memory.agent:list", "")}
+    fields = {field.name: field for field in reads.in_force(reads.held(DESK), reads.held(EVERYBODY))}
+    assert {name: field.value for name, field in fields.items()} == desk.model_dump(), "the page says what is in force"
+    assert fields["strategy"].origin == "every agent" and fields["strategy"].problem
+
+
+@pytest.mark.parametrize("stored", [17, [], "x", {"fulltext": "secret", "cap_bytes": "all", "ledger_keep_days": -1}])
+def test_a_broken_setting_of_the_tenant_never_writes_readable_words_nor_deletes(scope: None, stored: Any) -> None:
+    TenantSetting.objects.create(key="memory.tenant", value=stored)
+    found = policies.for_tenant()
+    assert found.cap_bytes == TenantPolicy().cap_bytes
+    assert (found.fulltext, found.ledger_keep_days) == ("blind", None)
+    assert reads.troubles()
+    fields = reads.in_force(reads.held(policies.TENANT))
+    assert {field.name: field.value for field in fields} == found.model_dump()
+
+
+def test_whoever_changes_a_broken_setting_mends_it(scope: None, alice: Actor) -> None:
+    row = TenantSetting.objects.create(key="memory.agent:desk", value={"strategy": "x" * 9_000, "k" * 300: [1]})
+    assert policies.change(DESK, {"recall_k": 4}, actor=alice).fields == {"recall_k": 4}
+    assert reads.troubles() == []
+    TenantSetting.objects.filter(pk=row.pk).update(value=[])
+    assert policies.replace(DESK, {}, actor=alice).is_sound
 
 
 def test_each_tenant_has_its_own(tenant: Tenant, other_tenant: Tenant, alice: Actor) -> None:

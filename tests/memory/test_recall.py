@@ -256,7 +256,7 @@ def test_tokens_that_were_changed_are_not_believed(talk: Talk) -> None:
 
 @pytest.mark.parametrize("mode", ["plain", "blind"])
 def test_no_question_is_an_operator(talk: Talk, mode: str) -> None:
-    TenantSetting.objects.create(key="memory.fulltext", value=mode)
+    TenantSetting.objects.create(key="memory.tenant", value={"fulltext": mode})
     talk.session(("Tom", "a & b | c's \\ tail:* <-> !done (x) 'quoted' "))
     for question in (
         "' | '",

@@ -31,7 +31,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(params=["plain", "blind"])
 def talk(request: pytest.FixtureRequest, scope: None, subject: Subject) -> Talk:
-    TenantSetting.objects.create(key="memory.fulltext", value=request.param)
+    TenantSetting.objects.create(key="memory.tenant", value={"fulltext": request.param})
     return Talk(subject)
 
 
@@ -75,7 +75,7 @@ def test_what_was_not_said_is_not_found(talk: Talk) -> None:
 def test_endings_are_known_in_english_and_not_in_simple(talk: Talk) -> None:
     talk.session(("", "we were refunding the payments"))
     assert len(search(talk.subject.id, "refunds").hits) == 1
-    TenantSetting.objects.create(key="memory.language", value="simple")
+    TenantSetting.objects.create(key="memory.tenant", value={"language": "simple"})
     talk.session(("", "there were refunds for the others"))
     assert len(search(talk.subject.id, "refund").hits) <= 1  # by the unit from before
     assert search(talk.subject.id, "the").hits  # simple has no stop words
@@ -87,7 +87,7 @@ def test_a_blind_table_tells_no_words_and_differs_between_tenants(
     stored = {}
     for owner in (tenant, other_tenant):
         with tenant_scope(owner.id):
-            TenantSetting.objects.create(key="memory.fulltext", value="blind")
+            TenantSetting.objects.create(key="memory.tenant", value={"fulltext": "blind"})
             of = subject if owner == tenant else subjects.resolve(external_id="eve")
             Talk(of).session(("Tom", "canary canary 苹果 flies"))
             (row,) = sql.rows("SELECT terms::text, term_count FROM memory_unit")
@@ -108,7 +108,7 @@ def test_plain_and_blind_give_the_same_scores(scope: None, tenant: Tenant, subje
     talk.session(*said)
     plain = [(hit.seq, hit.score, hit.matched) for hit in search(subject.id, "Towers of 東京?", explain=True).hits]
     Unit.objects.all().delete()
-    TenantSetting.objects.create(key="memory.fulltext", value="blind")
+    TenantSetting.objects.create(key="memory.tenant", value={"fulltext": "blind"})
     talk.session(*said)
     blind = [(hit.seq, hit.score, hit.matched) for hit in search(subject.id, "Towers of 東京?", explain=True).hits]
     assert plain == blind and len(plain) == 3
@@ -116,7 +116,7 @@ def test_plain_and_blind_give_the_same_scores(scope: None, tenant: Tenant, subje
 
 
 def test_off_stores_no_words_and_says_that_it_finds_none(scope: None, subject: Subject) -> None:
-    TenantSetting.objects.create(key="memory.fulltext", value="off")
+    TenantSetting.objects.create(key="memory.tenant", value={"fulltext": "off"})
     talk = Talk(subject)
     talk.session(("Tom", "canary"))
     unit = Unit.objects.get()
@@ -174,11 +174,11 @@ def test_the_index_knows_as_much_of_a_text_as_the_limit_says(scope: None) -> Non
     ("before", "after"), [("plain", "blind"), ("blind", "plain"), ("plain", "off"), ("off", "plain")]
 )
 def test_a_changed_setting_makes_all_words_anew(scope: None, subject: Subject, before: str, after: str) -> None:
-    setting = TenantSetting.objects.create(key="memory.fulltext", value=before)
+    setting = TenantSetting.objects.create(key="memory.tenant", value={"fulltext": before})
     talk = Talk(subject)
     ids = talk.session(*[("Tom", f"canary number {n}") for n in range(7)])
     units.set_in_recall(ids[:1], False)
-    setting.value = after
+    setting.value = {"fulltext": after}
     setting.save()
     assert search(subject.id, "canary").hits == []  # the stored words are those of the former setting
     cursor, done = "", 0
