@@ -24,9 +24,10 @@ from agentstate.tenants.scope import tenant_scope
 from memory.context import building
 from memory.context.building import ContextRequest
 from memory.services import items, messages, progress, prompts, proposals, sessions, subjects
-from memory.services.items import NewItem, Source
+from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
+from memory.sources import Source
 
 if TYPE_CHECKING:
     from memory.models import Session

@@ -32,8 +32,8 @@ from memory.schemas.subjects import EvictedOut
 from memory.selectors import history, ledger, listing
 from memory.selectors.history import Revision
 from memory.selectors.shelf import ItemFilter, ItemRow
-from memory.services import items
-from memory.services.items import UNSET, ItemChanges, NewItem
+from memory.services import editing, items
+from memory.services.drafts import UNSET, ItemChanges, NewItem
 
 router = Router()
 CONTENT = ("text", "kind", "namespace", "attribute", "fact_kind", "facts", "importance", "pinned")
@@ -107,7 +107,7 @@ def change(request: HttpRequest, response: HttpResponse, item_id: str, wanted: I
     changes = ItemChanges(**{name: value for name, value in sent.items() if name not in emptied})
 
     def act(actor: Actor) -> None:
-        items.edit(
+        editing.edit(
             parse_id("item", item_id), expected_version=version, changes=changes, reason=wanted.reason, actor=actor
         )
 
@@ -126,7 +126,7 @@ def restore(request: HttpRequest, response: HttpResponse, item_id: str, wanted: 
     version = requests.expected_version(request)
 
     def act(actor: Actor) -> None:
-        items.restore(
+        editing.restore(
             parse_id("item", item_id),
             version=wanted.version,
             expected_version=version,
@@ -146,7 +146,7 @@ def restore(request: HttpRequest, response: HttpResponse, item_id: str, wanted: 
 @offloaded
 def pin(request: HttpRequest, response: HttpResponse, item_id: str, wanted: BecauseIn) -> ItemFullOut:
     """In every context from now on, and never expired or evicted. `If-Match` may be sent."""
-    return _moved(request, response, item_id, wanted, items.pin)
+    return _moved(request, response, item_id, wanted, editing.pin)
 
 
 @router.post(
@@ -158,7 +158,7 @@ def pin(request: HttpRequest, response: HttpResponse, item_id: str, wanted: Beca
 @offloaded
 def unpin(request: HttpRequest, response: HttpResponse, item_id: str, wanted: BecauseIn) -> ItemFullOut:
     """It may leave again. `If-Match` may be sent."""
-    return _moved(request, response, item_id, wanted, items.unpin)
+    return _moved(request, response, item_id, wanted, editing.unpin)
 
 
 @router.post(
@@ -170,7 +170,7 @@ def unpin(request: HttpRequest, response: HttpResponse, item_id: str, wanted: Be
 @offloaded
 def forget(request: HttpRequest, response: HttpResponse, item_id: str, wanted: BecauseIn) -> ItemFullOut:
     """Out of recall; its revisions stay, and a restore brings it back. `If-Match` may be sent."""
-    return _moved(request, response, item_id, wanted, items.forget)
+    return _moved(request, response, item_id, wanted, editing.forget)
 
 
 def shown(row: ItemRow) -> ItemOut:

@@ -132,7 +132,7 @@ class Proposal(Audited, TenantModel):
     status = models.CharField(max_length=10, choices=ProposalStatus.choices, default=ProposalStatus.PENDING)
     item_id = models.UUIDField(null=True)  # what it changes; the result of an accepted "add"
     expected_version = models.IntegerField(null=True)
-    body = models.BinaryField()  # sealed canonical JSON: the new content, in the form of items.NewItem
+    body = models.BinaryField()  # sealed canonical JSON: the new content, in the form of drafts.NewItem
     why = models.BinaryField(default=bytes)  # sealed: the proposer's words
     digest = models.BinaryField(max_length=32)  # of act, item and normalised text: proposed once while pending
     method = models.CharField(max_length=120)  # rules, or the model's name

@@ -38,7 +38,7 @@ class ProposalRow:
     status: str
     item_id: UUID | None
     expected_version: int | None
-    body: dict[str, Any]  # as items.NewItem says it
+    body: dict[str, Any]  # as drafts.NewItem says it
     why: str
     method: str
     confidence: float

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
 from memory import facts, likeness, texts
+from memory.models import Item
 from memory.services.revising import Content, Held
 
 Why = Literal["attribute", "facts", "wording"]
@@ -43,6 +44,17 @@ def contradictions(
         if why:
             found.append(Hint(other.item.id, other.item.version, why))
     return found
+
+
+def against(item: Item, content: Content, held: Sequence[Held]) -> list[Hint]:
+    """Which of these active items may say otherwise than this one. A hint to people; nothing follows from it."""
+    return contradictions(
+        content,
+        fact_kind=item.fact_kind,
+        attribute=None if item.attribute is None else bytes(item.attribute),
+        namespace=item.namespace,
+        held=[each for each in held if each.item.id != item.id],
+    )
 
 
 @dataclass(frozen=True, slots=True)

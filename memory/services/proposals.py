@@ -21,7 +21,7 @@ from agentstate.tenants.actors import Actor
 from memory import likeness, sealing
 from memory.models import Item, Proposal, Subject
 from memory.models.item import ACTS
-from memory.services import drafts, fence, items, revising, rights, subjects, suggesting
+from memory.services import drafts, editing, fence, hints, items, revising, rights, subjects, suggesting
 from memory.services.drafts import ItemChanges, NewItem
 from memory.services.hints import Hint
 from memory.services.items import Kept
@@ -127,7 +127,7 @@ def accept(
     """Do what is proposed, with the words of `new` instead when they are given.
 
     `expected_version`: of the item, as the person saw it. An item that has changed since: the proposal is withdrawn.
-    Raises: Conflict with `decided_by` when it is decided already; as items.remember() and items.edit().
+    Raises: Conflict with `decided_by` when it is decided already; as items.remember() and editing.edit().
     Locks: the subject, the proposal, the item. Idempotent for the same actor.
     """
     subject, proposal, done = _begun(proposal_id, ProposalStatus.ACCEPTED, actor)
@@ -260,13 +260,13 @@ def _done(proposal: Proposal, new: NewItem, *, actor: Actor, reason: str) -> tup
         return kept, kept.item
     assert proposal.item_id is not None and version is not None, "a change is about one version of an item"
     if proposal.act == "forget":
-        return None, items.forget(proposal.item_id, expected_version=version, reason=reason, actor=actor)
+        return None, editing.forget(proposal.item_id, expected_version=version, reason=reason, actor=actor)
     changes = ItemChanges(
         text=new.text,
         facts=drafts.UNSET if new.facts is None else new.facts,
         importance=new.importance,
     )
-    return None, items.edit(proposal.item_id, expected_version=version, changes=changes, reason=reason, actor=actor)
+    return None, editing.edit(proposal.item_id, expected_version=version, changes=changes, reason=reason, actor=actor)
 
 
 def _supersede(proposal: Proposal, by: Item, *, actor: Actor, reason: str) -> None:
@@ -275,13 +275,13 @@ def _supersede(proposal: Proposal, by: Item, *, actor: Actor, reason: str) -> No
     if by.id != proposal.item_id:
         old = Item.objects.values_list("status", "version").get(id=proposal.item_id)
         if old[0] == ItemStatus.ACTIVE:  # else it left by the cap in this very write
-            items.supersede(proposal.item_id, by=by, expected_version=old[1], reason=reason, actor=actor)
+            editing.supersede(proposal.item_id, by=by, expected_version=old[1], reason=reason, actor=actor)
 
 
 def _collateral(subject: Subject, item: Item | None, key: bytes) -> list[Hint]:
     if item is None:
         return []
-    return items.contradicting(item, revising.content_of(item, key), revising.active(subject, key))
+    return hints.against(item, revising.content_of(item, key), revising.active(subject, key))
 
 
 def _withdraw_stale(proposal: Proposal, *, actor: Actor) -> list[UUID]:

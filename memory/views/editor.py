@@ -31,8 +31,9 @@ from memory.selectors import directory, history, questions
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemRow
-from memory.services import items as service
-from memory.services.items import UNSET, ItemChanges
+from memory.services import editing as service
+from memory.services import locking, rehearsing
+from memory.services.drafts import UNSET, ItemChanges
 from memory.views import effects, forms
 from memory.views.effects import Asking, Effect
 from memory.views.forms import Form
@@ -275,7 +276,7 @@ def _rehearsed(request: TenantRequest, editing: Editing, asked: Asking) -> Effec
     with transaction.atomic():
         if found.pinned and not typed["pinned"]:
             version = service.unpin(found.id, expected_version=version, reason="rehearsed", actor=actor).version
-        rehearsal = service.rehearse_edit(found.id, expected_version=version, changes=changes, actor=actor, look=within)
+        rehearsal = rehearsing.edit(found.id, expected_version=version, changes=changes, actor=actor, look=within)
         transaction.set_rollback(True)
     return effects.told(editing.subject.id, editing.words, rehearsal, look, before)
 
@@ -288,7 +289,7 @@ def lock(request: TenantRequest, subject: str, item: str) -> HttpResponse:
         with tenant_scope(request.tenant.id):
             row, words = directory.find(subject)
             found = history.item(row.id, item, words)
-            act = service.unlock if request.POST.get("act") == "unlock" else service.lock
+            act = locking.unlock if request.POST.get("act") == "unlock" else locking.lock
             act(found.id, actor=request.actor)
     except (Conflict, Invalid) as refusal:
         messages.error(request, refusal.message)

@@ -23,7 +23,7 @@ from memory.recall.questions import DOWN, Asked
 from memory.selectors import conversation, shelf
 from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemRow
-from memory.services.items import Rehearsal
+from memory.services.rehearsing import Rehearsal
 
 WHY = {
     "attribute": "it names the same attribute",

@@ -20,8 +20,9 @@ from memory import facts
 from memory.selectors import directory, shelf
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
-from memory.services import items
-from memory.services.items import NewItem, Rehearsal
+from memory.services import items, rehearsing
+from memory.services.drafts import NewItem
+from memory.services.rehearsing import Rehearsal
 from memory.views import editor, effects, forms
 from memory.views.effects import Effect
 from memory.views.forms import Form
@@ -91,7 +92,7 @@ def _post(request: TenantRequest, subject: str) -> HttpResponse:
         with tenant_scope(request.tenant.id):
             new = _new(drafting)
             if drafting.form.values["act"] == "preview":
-                rehearsal: Rehearsal[None] = items.rehearse_new(drafting.subject.id, new, actor=request.actor)
+                rehearsal: Rehearsal[None] = rehearsing.new_item(drafting.subject.id, new, actor=request.actor)
                 effect = effects.told(drafting.subject.id, drafting.words, rehearsal)
                 return _page(request, replace(drafting, effect=effect))
             if not drafting.form.values["reason"].strip():

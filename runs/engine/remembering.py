@@ -26,6 +26,7 @@ from memory.recall.questions import Asked
 from memory.selectors import directory, history, shelf
 from memory.selectors import sessions as session_reads
 from memory.services import (
+    editing,
     items,
     ledger,
     messages,
@@ -37,6 +38,7 @@ from memory.services import (
     sessions,
     subjects,
 )
+from memory.services.drafts import NewItem
 from memory.services.ledger import Injected
 from memory.sources import Source
 
@@ -273,7 +275,7 @@ def _prompt(wanted: acts.ReadPrompt, asked: Asked | None, asker: Asker) -> acts.
 
 
 def _remember(wanted: acts.Remember, asker: Asker) -> acts.Kept:
-    new = items.NewItem(
+    new = NewItem(
         wanted.text,
         kind=wanted.kind,
         namespace=wanted.namespace,
@@ -299,14 +301,14 @@ def _remember(wanted: acts.Remember, asker: Asker) -> acts.Kept:
 
 
 def _forget(wanted: acts.Forget, asker: Asker) -> acts.Forgotten:
-    item = items.forget(parse_id("item", wanted.item), reason=wanted.reason or "the agent's", actor=asker.actor)
+    item = editing.forget(parse_id("item", wanted.item), reason=wanted.reason or "the agent's", actor=asker.actor)
     return acts.Forgotten(public_id("item", item.id), item.status)
 
 
 def _propose(wanted: acts.Propose, asker: Asker) -> acts.Proposed:
     subject_id = _subject(wanted.subject, wanted.session, asker)
     item = _item_of(subject_id, wanted.item) if wanted.act != "add" else None
-    new = items.NewItem(
+    new = NewItem(
         wanted.text or (item.text if item and wanted.act == "forget" else ""),
         kind=wanted.kind,
         namespace=wanted.namespace,

@@ -15,6 +15,7 @@ from memory import keys, sealing
 from memory.models import Item, Message, Progress, Proposal, Session, Subject, Summary, Unit, UnitStaged, UnitTokens
 from memory.recall import questions
 from memory.services import (
+    editing,
     items,
     ledger,
     messages,
@@ -26,8 +27,8 @@ from memory.services import (
     subjects,
     summaries,
 )
+from memory.services.drafts import ItemChanges, NewItem
 from memory.services.folding import Told
-from memory.services.items import NewItem
 from memory.services.ledger import Injected
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
@@ -131,8 +132,8 @@ class Town:
                 reason=f"{word} said so",
             ).item
             assert kept is not None
-            changes = items.ItemChanges(text=f"{word} ordered two lamps.")
-            items.edit(kept.id, expected_version=1, changes=changes, reason=f"{word} rang", actor=self.actor)
+            changes = ItemChanges(text=f"{word} ordered two lamps.")
+            editing.edit(kept.id, expected_version=1, changes=changes, reason=f"{word} rang", actor=self.actor)
             proposals.propose(
                 subject_id,
                 act="add",

@@ -35,7 +35,7 @@ from memory.context.parts import ContextRequest
 from memory.models import Injection, Message, Subject
 from memory.recall import searching
 from memory.services import items, ledger, messages, progress, sessions, subjects
-from memory.services.items import NewItem
+from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 from runs.models import Run
 from runs.services import control

@@ -17,8 +17,8 @@ from agentstate.tenants.actors import Actor
 from memory import keys
 from memory.models import Item, Proposal, Subject
 from memory.selectors.as_of import items_as_of
-from memory.services import items, proposals, revising
-from memory.services.items import ItemChanges, NewItem
+from memory.services import editing, items, proposals, revising
+from memory.services.drafts import ItemChanges, NewItem
 
 pytestmark = pytest.mark.usefixtures("scope")
 DAY = timedelta(days=1)
@@ -42,8 +42,8 @@ def test_both_axes_of_a_move(subject: Subject, alice: Actor) -> None:
     rome = keep(subject, alice, "Has moved to Rome", attribute="home", valid_from=moved)
     proposals.accept(Proposal.objects.get().id, actor=alice)
     heard_move = now()
-    items.restore(bern.id, version=1, reason="it was a mistake", actor=alice)
-    items.forget(rome.id, reason="a mistake", actor=alice)
+    editing.restore(bern.id, version=1, reason="it was a mistake", actor=alice)
+    editing.forget(rome.id, reason="a mistake", actor=alice)
     corrected = now()
     before, after = moved - DAY, moved + DAY
     assert texts(subject, true_at=after, known_at=heard_first) == ["Lives in Bern"]
@@ -82,11 +82,11 @@ def test_any_walk_is_remembered_moment_by_moment(subject: Subject, alice: Actor)
             if act == "new" or item is None:
                 keep(subject, alice, f"word{turn} " * dice.randint(5, 100))
             elif act == "edit":
-                items.edit(item.id, expected_version=item.version, changes=ItemChanges(text=f"edit{turn}"), **how)
+                editing.edit(item.id, expected_version=item.version, changes=ItemChanges(text=f"edit{turn}"), **how)
             elif act == "restore":
-                items.restore(item.id, version=dice.randint(1, item.version), **how)
+                editing.restore(item.id, version=dice.randint(1, item.version), **how)
             else:
-                getattr(items, act)(item.id, **how)
+                getattr(editing, act)(item.id, **how)
         except Conflict:
             pass
         key = keys.existing(subject.id)

@@ -30,8 +30,8 @@ from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
 from memory.models import Item, ItemRevision, Subject, Unit
-from memory.services import cap, consolidation, expiry, items, revising, subjects
-from memory.services.items import ItemChanges, NewItem
+from memory.services import cap, consolidation, editing, expiry, items, revising, subjects
+from memory.services.drafts import ItemChanges, NewItem
 from memory.states import ItemStatus
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -111,7 +111,7 @@ class TestRoom:
             fill(2000, seed)
         assert {item.status for item in Item.objects.filter(pinned=True)} == {"active"}
         newest = Item.objects.filter(status="active", pinned=False).get()
-        items.pin(newest.id, reason="x", actor=alice)
+        editing.pin(newest.id, reason="x", actor=alice)
         before = Subject.objects.get(id=subject.id)
         with pytest.raises(Invalid, match="8,000 bytes are pinned") as refused, transaction.atomic():
             fill(500, 20)
@@ -135,7 +135,7 @@ class TestRoom:
         assert item is not None
         edit = ItemChanges(text=text(200, 5))
         with pytest.raises(Invalid), transaction.atomic():
-            items.edit(item.id, expected_version=1, changes=edit, reason="x", actor=alice)
+            editing.edit(item.id, expected_version=1, changes=edit, reason="x", actor=alice)
         assert Item.objects.get(id=item.id).version == 1
         check_counts(subject.id)
 
@@ -149,8 +149,8 @@ class TestRoom:
         assert [each.bytes for each in gone] == [2000]
         third = Item.objects.get(status="over_cap")
         subjects.set_cap(subject.id, cap_bytes=None, actor=alice)
-        items.restore(third.id, version=1, reason="there is room", actor=alice)
-        items.pin(third.id, reason="x", actor=alice)
+        editing.restore(third.id, version=1, reason="there is room", actor=alice)
+        editing.pin(third.id, reason="x", actor=alice)
         with pytest.raises(Invalid, match="6,000 bytes are pinned"), transaction.atomic():
             subjects.set_cap(subject.id, cap_bytes=4096, actor=alice)
         for wrong in (0, 4095, 8193):
@@ -171,7 +171,7 @@ class TestRoom:
         for seed in range(2, 6):
             fill(2000, seed)
         assert first is not None
-        items.restore(first.id, version=1, reason="needed", actor=alice)
+        editing.restore(first.id, version=1, reason="needed", actor=alice)
         assert Item.objects.get(id=first.id).status == "active"
         assert Item.objects.filter(status="over_cap").count() == 1
         check_counts(subject.id)
@@ -226,13 +226,14 @@ django.setup()
 from agentstate.tenants import actors
 from agentstate.tenants.scope import tenant_scope
 from memory.services import items
+from memory.services.drafts import NewItem
 from tests.memory.test_cap import text
 tenant, subject, first = UUID(sys.argv[1]), UUID(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(6):
     with tenant_scope(tenant, durable=True):
-        items.remember(subject, items.NewItem(text(1500, first + number)), actor=actors.system("writer"))
+        items.remember(subject, NewItem(text(1500, first + number)), actor=actors.system("writer"))
 """
 
 
@@ -312,18 +313,18 @@ class Walk(RuleBasedStateMachine):
             Walk.seed += 1
             changes = ItemChanges(text=text(size, Walk.seed))
             how: dict[str, Any] = {"reason": "x", "actor": self.alice}
-            self.act(lambda: items.edit(item.id, expected_version=item.version, changes=changes, **how))
+            self.act(lambda: editing.edit(item.id, expected_version=item.version, changes=changes, **how))
 
     @rule(place=st.integers(0, 50), verb=st.sampled_from(["pin", "unpin", "forget"]))
     def stand(self, place: int, verb: str) -> None:
         if item := self.any_item(place):
-            self.act(lambda: getattr(items, verb)(item.id, reason="x", actor=self.alice))
+            self.act(lambda: getattr(editing, verb)(item.id, reason="x", actor=self.alice))
 
     @rule(place=st.integers(0, 50), version=st.integers(1, 3))
     def restore(self, place: int, version: int) -> None:
         if item := self.any_item(place):
             wanted = min(version, item.version)
-            self.act(lambda: items.restore(item.id, version=wanted, reason="x", actor=self.alice))
+            self.act(lambda: editing.restore(item.id, version=wanted, reason="x", actor=self.alice))
 
     @rule(cap_bytes=st.sampled_from([None, 4096, 6000, 8192]))
     def set_cap(self, cap_bytes: int | None) -> None:

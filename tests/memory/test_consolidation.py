@@ -18,8 +18,8 @@ from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
 from memory.models import Item, ItemRevision, Subject, Unit
-from memory.services import cap, consolidation, expiry, items, revising, subjects, upkeep
-from memory.services.items import NewItem
+from memory.services import cap, consolidation, editing, expiry, items, revising, subjects, upkeep
+from memory.services.drafts import ItemChanges, NewItem
 from memory.states import ItemStatus, SubjectStatus
 from tests.memory.test_cap import check_counts, text
 
@@ -107,8 +107,8 @@ class TestConsolidation:
         over(subject, alice, *(f"{text(200, seed)}. {text(90, seed + 50)}." for seed in range(4)))
         consolidation.consolidate(subject.id)
         one = Item.objects.get(status="active")
-        changes = items.ItemChanges(text="Mine now")
-        items.edit(one.id, expected_version=1, changes=changes, reason="x", actor=alice)
+        changes = ItemChanges(text="Mine now")
+        editing.edit(one.id, expected_version=1, changes=changes, reason="x", actor=alice)
         over(subject, alice, *(f"{text(200, seed)}. {text(90, seed + 50)}." for seed in range(10, 13)))
         consolidation.consolidate(subject.id)
         assert said(one.id) == "Mine now"
@@ -135,7 +135,7 @@ class TestConsolidation:
         assert statuses(left) == ["forgotten"]
         assert set(Item.objects.filter(status="active").values_list("id", "version")) == before
         assert [entry.action for entry in history.of("item", left.id)][-1] == "item.forgotten"
-        items.restore(left.id, version=1, reason="needed", actor=alice)
+        editing.restore(left.id, version=1, reason="needed", actor=alice)
         assert statuses(left) == ["active"]
         check_counts(subject.id)
 

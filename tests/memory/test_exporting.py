@@ -20,7 +20,7 @@ from agentstate.tenants.scope import tenant_scope
 from memory.models import Item, Message, Session, Subject
 from memory.recall import searching
 from memory.services import exporting, importing, items, messages, sessions, subjects
-from memory.services.items import NewItem
+from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 from tests.affairs.erasable import Person, Town
 

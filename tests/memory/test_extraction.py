@@ -19,7 +19,8 @@ from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
 from memory.models import Item, Proposal, Session, Subject
-from memory.services import extraction, items, messages, proposals, rules, sessions
+from memory.services import editing, extraction, items, messages, proposals, rules, sessions
+from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -155,7 +156,7 @@ def test_a_turn_becomes_proposals_once(talk: Talk, tenant: Tenant, alice: Actor)
         proposals.reject(rows[1].id, actor=alice, reason="not any more")
     assert talk.extract(said) == ["known", "decided"]
     with tenant_scope(tenant.id):
-        items.forget(Item.objects.get().id, reason="asked to", actor=alice)
+        editing.forget(Item.objects.get().id, reason="asked to", actor=alice)
     assert talk.extract(said) == ["decided", "decided"]  # reading again brings nothing back
 
 
@@ -256,7 +257,7 @@ class TestModel:
         self, talk: Talk, tenant: Tenant, alice: Actor
     ) -> None:
         with tenant_scope(tenant.id):
-            items.remember(talk.subject.id, items.NewItem("Lives in the old town of Bern"), actor=alice)
+            items.remember(talk.subject.id, NewItem("Lives in the old town of Bern"), actor=alice)
         said = talk.say("As you told me earlier, you live in the old town of Bern.", role="assistant")
         model = Scripted([{"text": "Lives in the old town of Bern", "message": 1, "confidence": 1}])
         assert talk.extract(said, model=model) == ["known"]

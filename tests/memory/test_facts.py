@@ -14,9 +14,9 @@ from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import facts, keys
 from memory.models import Item, ItemRevision, Subject
+from memory.services import editing, items, revising, upkeep
 from memory.services import facts as stored
-from memory.services import items, revising, upkeep
-from memory.services.items import ItemChanges, NewItem
+from memory.services.drafts import ItemChanges, NewItem
 from tests.memory.test_cap import check_counts
 
 PET = "test-pet"
@@ -117,10 +117,10 @@ class TestVersions:
         item = items.remember(subject.id, new, actor=agent).item
         assert item is not None
         roll_back()
-        items.edit(item.id, expected_version=1, changes=ItemChanges(text="Has old Rex"), reason="x", actor=alice)
+        editing.edit(item.id, expected_version=1, changes=ItemChanges(text="Has old Rex"), reason="x", actor=alice)
         with pytest.raises(Conflict, match="Newer code wrote"):
-            items.edit(item.id, expected_version=2, changes=ItemChanges(facts={"name": "R"}), reason="x", actor=alice)
-        items.pin(item.id, reason="x", actor=alice)
+            editing.edit(item.id, expected_version=2, changes=ItemChanges(facts={"name": "R"}), reason="x", actor=alice)
+        editing.pin(item.id, reason="x", actor=alice)
         read = facts.read(PET, 3, content(item.id).facts)
         assert read.facts == {"name": "Rex", "species": "cat", "legs": 3}
         assert "Newer code wrote version 3" in read.problem
@@ -148,9 +148,9 @@ class TestVersions:
     def test_a_restore_brings_old_facts_in_the_new_form(self, subject: Subject, agent: Actor, alice: Actor) -> None:
         item = keep(subject, agent, "Rex")
         changes = ItemChanges(facts={"name": "Max"})
-        items.edit(item.id, expected_version=1, changes=changes, reason="x", actor=alice)
+        editing.edit(item.id, expected_version=1, changes=changes, reason="x", actor=alice)
         upgrade_pets()
-        items.restore(item.id, version=1, reason="x", actor=alice)
+        editing.restore(item.id, version=1, reason="x", actor=alice)
         assert content(item.id).facts == {"name": "Rex", "species": "dog", "legs": 4}
         assert Item.objects.get().schema_version == 3
         check_counts(subject.id)
@@ -162,8 +162,8 @@ def test_the_back_fill_rewrites_all_in_batches_and_once(
     monkeypatch.setattr(stored, "BATCH_ITEMS", 4)
     with tenant_scope(tenant.id):
         made = [keep(subject, agent, f"pet {number}") for number in range(10)]
-        items.forget(made[0].id, reason="x", actor=agent)
-        items.pin(made[1].id, reason="x", actor=agent)
+        editing.forget(made[0].id, reason="x", actor=agent)
+        editing.pin(made[1].id, reason="x", actor=agent)
     upgrade_pets()
     first = upkeep.drive(tenant.id, "backfill", stored.backfill, target=stored.target(), batches_max=1)
     assert first is not None and (first.done, first.is_over) == (4, False)

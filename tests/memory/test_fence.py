@@ -13,10 +13,12 @@ from agentstate.core.ids import new_id
 from agentstate.tenants.actors import Actor
 from memory import keys, sealing
 from memory.models import Item, ItemRevision, Subject, Summary
-from memory.services import fence, items, ledger, messages, prompts, revising, sessions
-from memory.services.items import ItemChanges, Kept, NewItem, Source
+from memory.services import editing, fence, items, ledger, messages, prompts, revising, sessions
+from memory.services.drafts import ItemChanges, NewItem
+from memory.services.items import Kept
 from memory.services.ledger import Injected
 from memory.services.messages import NewMessage
+from memory.sources import Source
 from tests.memory.echoes import FRAMES, KNOWN, MORE_FRAMES, NEW, PROMPT, PROMPT_ECHOES
 
 pytestmark = pytest.mark.usefixtures("scope")
@@ -104,7 +106,7 @@ def test_a_forgotten_item_that_was_injected_does_not_come_back_by_its_echo(
     run_id = uuid4()
     item = known[8]
     given(item, run_id=run_id)
-    items.forget(item.id, reason="asked to", actor=alice)
+    editing.forget(item.id, reason="asked to", actor=alice)
     echo = "As you told me earlier, you have a dog named Babbage."
     kept = items.remember(subject.id, NewItem(echo), actor=agent, source=Source(run_id=run_id))
     assert (kept.change, kept.refused) == ("refused", f"it only restates an item (item_{item.id.hex}@1)")
@@ -121,7 +123,7 @@ def test_words_of_a_former_version_are_known_to_the_session_that_read_them(
     assert item is not None
     session_id = session_of(subject, agent)
     given(item, session_id=session_id)
-    items.edit(item.id, expected_version=1, changes=ItemChanges(text="Lives in Basel."), reason="moved", actor=alice)
+    editing.edit(item.id, expected_version=1, changes=ItemChanges(text="Lives in Basel."), reason="moved", actor=alice)
     heard = say(subject, agent, "You live in the old town of Bern.", role="assistant")
     kept = items.remember(subject.id, NewItem("Lives in the old town of Bern"), actor=agent, source=_from(heard))
     assert kept.change == "refused"

@@ -18,8 +18,11 @@ from agentstate.db import sql
 from agentstate.tenants.actors import Actor
 from memory import keys
 from memory.models import Item, ItemRevision, Proposal, Subject, Unit
-from memory.services import items, revising, subjects
-from memory.services.items import ItemChanges, Kept, NewItem, Source
+from memory.services import editing, items, locking, rehearsing, revising, subjects
+from memory.services.drafts import ItemChanges, NewItem
+from memory.services.items import Kept
+from memory.services.rehearsing import Rehearsal
+from memory.sources import Source
 
 pytestmark = pytest.mark.usefixtures("scope")
 TEA = "Ada prefers green tea in the office kitchen"
@@ -191,11 +194,11 @@ class TestRemember:
         for refused in all_refused(
             Forbidden,
             lambda: items.remember(subject.id, NewItem("x"), actor=victor),
-            lambda: items.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), **how),
-            lambda: items.forget(item.id, **how),
-            lambda: items.pin(item.id, **how),
-            lambda: items.lock(item.id, actor=victor),
-            lambda: items.restore(item.id, version=1, **how),
+            lambda: editing.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), **how),
+            lambda: editing.forget(item.id, **how),
+            lambda: editing.pin(item.id, **how),
+            lambda: locking.lock(item.id, actor=victor),
+            lambda: editing.restore(item.id, version=1, **how),
         ):
             assert refused.message
         assert acts(item) == ["item.created"]
@@ -206,7 +209,7 @@ class TestRemember:
         for refused in all_refused(
             Corrupt,
             lambda: items.remember(subject.id, NewItem("x"), actor=agent),
-            lambda: items.forget(item.id, reason="x", actor=agent),
+            lambda: editing.forget(item.id, reason="x", actor=agent),
         ):
             assert refused.message
 
@@ -222,7 +225,7 @@ class TestRemember:
 class TestEdit:
     def test_an_edit_is_a_revision_with_who_and_why(self, remember: Remember, alice: Actor) -> None:
         item = remember()
-        edited = items.edit(
+        edited = editing.edit(
             item.id,
             expected_version=1,
             changes=ItemChanges(text="Ada prefers coffee"),
@@ -238,37 +241,37 @@ class TestEdit:
 
     def test_a_stale_edit_gets_what_it_needs_to_merge(self, remember: Remember, alice: Actor, agent: Actor) -> None:
         item = remember()
-        items.edit(item.id, expected_version=1, changes=ItemChanges(text="Theirs"), reason="x", actor=agent)
+        editing.edit(item.id, expected_version=1, changes=ItemChanges(text="Theirs"), reason="x", actor=agent)
         with pytest.raises(Conflict) as refused:
-            items.edit(item.id, expected_version=1, changes=ItemChanges(text="Mine"), reason="y", actor=alice)
+            editing.edit(item.id, expected_version=1, changes=ItemChanges(text="Mine"), reason="y", actor=alice)
         told = refused.value.data
         assert (told["version"], told["base"]["text"], told["theirs"]["text"]) == (2, TEA, "Theirs")
         assert (told["theirs"]["by"], words(item.id)) == ("desk-1", "Theirs")
         with pytest.raises(Conflict) as refused:
-            items.edit(item.id, expected_version=99, changes=ItemChanges(text="Mine"), reason="y", actor=alice)
+            editing.edit(item.id, expected_version=99, changes=ItemChanges(text="Mine"), reason="y", actor=alice)
         assert refused.value.data["base"] is None
 
     def test_people_say_why(self, remember: Remember, alice: Actor) -> None:
         item = remember()
         for refused in all_refused(
             Invalid,
-            lambda: items.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason=" ", actor=alice),
-            lambda: items.forget(item.id, reason="", actor=alice),
-            lambda: items.pin(item.id, reason="", actor=alice),
-            lambda: items.restore(item.id, version=1, reason="r" * 5000, actor=alice),
+            lambda: editing.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason=" ", actor=alice),
+            lambda: editing.forget(item.id, reason="", actor=alice),
+            lambda: editing.pin(item.id, reason="", actor=alice),
+            lambda: editing.restore(item.id, version=1, reason="r" * 5000, actor=alice),
         ):
             assert refused.field == "reason"
         assert acts(item) == ["item.created"]
 
     def test_an_edit_without_a_difference_writes_nothing(self, remember: Remember, alice: Actor) -> None:
         item = remember()
-        same = items.edit(item.id, expected_version=1, changes=ItemChanges(text=TEA), reason="x", actor=alice)
+        same = editing.edit(item.id, expected_version=1, changes=ItemChanges(text=TEA), reason="x", actor=alice)
         assert (same.version, ItemRevision.objects.count()) == (1, 1)
 
     def test_two_items_cannot_be_edited_into_one(self, remember: Remember, alice: Actor) -> None:
         item, other = remember(), remember("Lives in Bern")
         with pytest.raises(Conflict, match="says the same already"):
-            items.edit(other.id, expected_version=1, changes=ItemChanges(text=TEA), reason="x", actor=alice)
+            editing.edit(other.id, expected_version=1, changes=ItemChanges(text=TEA), reason="x", actor=alice)
         assert words(other.id) == "Lives in Bern"
         assert item.id != other.id
 
@@ -289,7 +292,7 @@ class TestEdit:
     ) -> None:
         item = remember()
         with pytest.raises(Invalid) as refused:
-            items.edit(item.id, expected_version=1, changes=changes, reason="x", actor=alice)
+            editing.edit(item.id, expected_version=1, changes=changes, reason="x", actor=alice)
         assert (refused.value.field, ItemRevision.objects.count()) == (field, 1)
 
     def test_a_rehearsal_tells_and_does_nothing(self, remember: Remember, subject: Subject, alice: Actor) -> None:
@@ -299,7 +302,7 @@ class TestEdit:
         for number in range(2):
             remember(" ".join(f"w{number}x{place}" for place in range(300))[:1990], namespace=f"fill{number}")
         before = everything()
-        told: items.Rehearsal[int] = items.rehearse_edit(
+        told: Rehearsal[int] = rehearsing.edit(
             item.id,
             expected_version=1,
             changes=ItemChanges(text="y" * 500),
@@ -315,20 +318,20 @@ class TestEdit:
     def test_a_rehearsal_refuses_what_the_edit_would(self, remember: Remember, alice: Actor) -> None:
         item = remember()
         with pytest.raises(Conflict):
-            items.rehearse_edit(item.id, expected_version=2, changes=ItemChanges(text="x"), actor=alice)
-        told: items.Rehearsal[None] = items.rehearse_new(item.subject_id, NewItem("Lives in Bern"), actor=alice)
+            rehearsing.edit(item.id, expected_version=2, changes=ItemChanges(text="x"), actor=alice)
+        told: Rehearsal[None] = rehearsing.new_item(item.subject_id, NewItem("Lives in Bern"), actor=alice)
         assert (told.bytes_after, Item.objects.count()) == (len(TEA) + 13, 1)
 
 
 class TestStanding:
     def test_forgotten_is_out_of_recall_and_can_be_restored(self, remember: Remember, alice: Actor) -> None:
         item = remember()
-        items.forget(item.id, expected_version=1, reason="asked to", actor=alice)
-        items.forget(item.id, reason="asked twice", actor=alice)
+        editing.forget(item.id, expected_version=1, reason="asked to", actor=alice)
+        editing.forget(item.id, reason="asked twice", actor=alice)
         row, held = Item.objects.get(), Subject.objects.get()
         assert (row.status, row.known_to is not None, Unit.objects.get().in_recall) == ("forgotten", True, False)
         assert (held.item_bytes, held.item_count) == (0, 0)
-        items.restore(item.id, version=1, expected_version=2, reason="by mistake", actor=alice)
+        editing.restore(item.id, version=1, expected_version=2, reason="by mistake", actor=alice)
         row, held = Item.objects.get(), Subject.objects.get()
         assert (row.status, row.version, row.known_to, words(item.id)) == ("active", 3, None, TEA)
         assert (held.item_bytes, held.item_count, Unit.objects.get().in_recall) == (len(TEA), 1, True)
@@ -336,47 +339,47 @@ class TestStanding:
 
     def test_a_restore_is_a_new_revision(self, remember: Remember, alice: Actor) -> None:
         item = remember(importance=0.2)
-        items.edit(
+        editing.edit(
             item.id, expected_version=1, changes=ItemChanges(text="Wrong", importance=0.9), reason="x", actor=alice
         )
-        items.restore(item.id, version=1, expected_version=2, reason="was right", actor=alice)
+        editing.restore(item.id, version=1, expected_version=2, reason="was right", actor=alice)
         assert [words(item.id, version) for version in (1, 2, 3)] == [TEA, "Wrong", TEA]
         found = ItemRevision.objects.get(item_id=item.id, version=3)
         assert (found.change, found.restored_from, found.importance) == ("restored", 1, 0.2)
         with pytest.raises(NotFound, match="no version 9"):
-            items.restore(item.id, version=9, reason="x", actor=alice)
+            editing.restore(item.id, version=9, reason="x", actor=alice)
 
     def test_what_was_said_again_meanwhile_is_not_restored_beside_it(self, remember: Remember, alice: Actor) -> None:
         item = remember()
-        items.forget(item.id, reason="x", actor=alice)
+        editing.forget(item.id, reason="x", actor=alice)
         again = remember()
         assert again.id != item.id
         with pytest.raises(Conflict, match="says the same already"):
-            items.restore(item.id, version=1, reason="x", actor=alice)
+            editing.restore(item.id, version=1, reason="x", actor=alice)
 
     def test_pinned_stays_and_unpinned_gets_a_new_expiry(self, remember: Remember, alice: Actor) -> None:
         item = remember(expires_at=clock.now() + timedelta(days=2))
-        pinned = items.pin(item.id, expected_version=1, reason="always", actor=alice)
+        pinned = editing.pin(item.id, expected_version=1, reason="always", actor=alice)
         assert (pinned.expires_at, Subject.objects.get().pinned_bytes) == (None, len(TEA))
         assert Unit.objects.get().expires_at is None
-        assert items.pin(item.id, reason="twice", actor=alice).version == 2
-        loose = items.unpin(item.id, expected_version=2, reason="enough", actor=alice)
+        assert editing.pin(item.id, reason="twice", actor=alice).version == 2
+        loose = editing.unpin(item.id, expected_version=2, reason="enough", actor=alice)
         assert loose.expires_at is not None and loose.expires_at > clock.now() + timedelta(days=89)
         assert (Subject.objects.get().pinned_bytes, acts(item)[1:]) == (0, ["item.pinned", "item.unpinned"])
 
     def test_what_is_not_active_must_be_restored_first(self, remember: Remember, alice: Actor) -> None:
         item = remember()
-        items.forget(item.id, reason="x", actor=alice)
+        editing.forget(item.id, reason="x", actor=alice)
         for refused in all_refused(
             Conflict,
-            lambda: items.pin(item.id, reason="x", actor=alice),
-            lambda: items.edit(item.id, expected_version=2, changes=ItemChanges(text="y"), reason="x", actor=alice),
+            lambda: editing.pin(item.id, reason="x", actor=alice),
+            lambda: editing.edit(item.id, expected_version=2, changes=ItemChanges(text="y"), reason="x", actor=alice),
             match="Restore it first",
         ):
             assert refused.message
 
     def test_unknown_items_are_not_found(self, alice: Actor) -> None:
-        for act in (items.pin, items.forget):
+        for act in (editing.pin, editing.forget):
             with pytest.raises(NotFound):
                 act(uuid4(), reason="x", actor=alice)
 
@@ -384,31 +387,31 @@ class TestStanding:
 class TestLock:
     def test_who_edits_keeps_others_out_until_it_ends(self, remember: Remember, alice: Actor, agent: Actor) -> None:
         item = remember()
-        items.lock(item.id, actor=alice, seconds=60)
-        items.lock(item.id, actor=alice, seconds=60)
+        locking.lock(item.id, actor=alice, seconds=60)
+        locking.lock(item.id, actor=alice, seconds=60)
         for refused in all_refused(
             Conflict,
-            lambda: items.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason="x", actor=agent),
-            lambda: items.lock(item.id, actor=agent),
-            lambda: items.unlock(item.id, actor=agent),
-            lambda: items.forget(item.id, reason="x", actor=agent),
+            lambda: editing.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason="x", actor=agent),
+            lambda: locking.lock(item.id, actor=agent),
+            lambda: locking.unlock(item.id, actor=agent),
+            lambda: editing.forget(item.id, reason="x", actor=agent),
             match="Alice is editing",
         ):
             assert refused.data["locked_by"] == "Alice"
         Item.objects.update(locked_until=clock.now() - timedelta(seconds=1))
-        assert items.lock(item.id, actor=agent).locked_name == "desk-1"  # the time was over
+        assert locking.lock(item.id, actor=agent).locked_name == "desk-1"  # the time was over
 
     def test_saving_or_unlocking_lets_others_in(self, remember: Remember, alice: Actor, agent: Actor) -> None:
         item = remember()
-        items.lock(item.id, actor=alice)
-        items.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason="x", actor=alice)
-        items.lock(item.id, actor=agent)
-        items.unlock(item.id, actor=agent)
-        items.unlock(item.id, actor=alice)
+        locking.lock(item.id, actor=alice)
+        editing.edit(item.id, expected_version=1, changes=ItemChanges(text="x"), reason="x", actor=alice)
+        locking.lock(item.id, actor=agent)
+        locking.unlock(item.id, actor=agent)
+        locking.unlock(item.id, actor=alice)
         assert Item.objects.get().locked_by == ""
         for seconds in (0, -1, 10_000):
             with pytest.raises(Invalid):
-                items.lock(item.id, actor=alice, seconds=seconds)
+                locking.lock(item.id, actor=alice, seconds=seconds)
 
 
 class TestContradictions:

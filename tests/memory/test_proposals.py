@@ -18,9 +18,10 @@ from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
 from memory.models import Item, Proposal, Subject
-from memory.services import items, proposals, revising
-from memory.services.items import ItemChanges, NewItem, Source
+from memory.services import editing, items, proposals, revising
+from memory.services.drafts import ItemChanges, NewItem
 from memory.services.proposals import Proposed
+from memory.sources import Source
 
 in_scope = pytest.mark.usefixtures("scope")
 
@@ -140,7 +141,7 @@ class TestDeciding:
     ) -> None:
         item = remembered(subject, alice, "Lives in Bern")
         stale = only(propose(subject, agent, "Lives in Rome", act="update", item_id=item.id))
-        items.edit(item.id, expected_version=1, changes=ItemChanges(text="Lives in Basel"), reason="x", actor=alice)
+        editing.edit(item.id, expected_version=1, changes=ItemChanges(text="Lives in Basel"), reason="x", actor=alice)
         decided = proposals.accept(stale.id, actor=alice)
         assert (decided.proposal.status, decided.item) == ("withdrawn", None)
         assert "is at version 2 by now, not 1" in decided.why
@@ -183,7 +184,7 @@ class TestSuperseding:
         assert row.known_to is not None
         assert [hint.item_id for hint in decided.collateral] == [other.id]
         assert Subject.objects.get(id=subject.id).item_count == 2
-        items.restore(old.id, version=1, reason="wrongly", actor=alice)
+        editing.restore(old.id, version=1, reason="wrongly", actor=alice)
         row = Item.objects.get(id=old.id)
         assert (row.status, row.superseded_by, row.valid_to, row.known_to) == ("active", None, None, None)
 

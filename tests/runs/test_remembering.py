@@ -22,8 +22,8 @@ from agentstate.tenants.scope import tenant_scope
 from agentstate.testing import run_agent
 from memory.selectors import ledger, listing
 from memory.selectors.shelf import ItemFilter
-from memory.services import items
-from memory.services.items import ItemChanges
+from memory.services import editing
+from memory.services.drafts import ItemChanges
 from runs.engine.store import LocalStore
 from runs.models import Run, Step
 from tests.conformance.served import ServedWorld
@@ -125,7 +125,7 @@ def test_a_recorded_recall_gives_the_words_that_were_read_though_the_item_has_ch
     with tenant_scope(world.tenant_id):
         (item,) = listing.page(None, ItemFilter(), after="", rows_max=5).rows
         changes = ItemChanges(text="Ada wants her mail in French.")
-        items.edit(item.id, expected_version=1, changes=changes, reason="she said so", actor=world.actor)
+        editing.edit(item.id, expected_version=1, changes=changes, reason="she said so", actor=world.actor)
     world.expire_lease(run_id)
     info = run_agent(main, run_id=run_id, store=world.store, controls=world)
     assert info.status == "succeeded", info

@@ -15,8 +15,8 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from agentstate.testing import drive_once
 from memory import keys
-from memory.services import items
-from memory.services.items import ItemChanges
+from memory.services import editing
+from memory.services.drafts import ItemChanges
 from runs.engine.store import LocalStore
 
 HOSTILE = "Wants <b>mail</b> in German, her key is sk-abcdefghijklmnopqrstuvwx."
@@ -53,7 +53,7 @@ def test_the_step_page_shows_what_was_injected_word_for_word(
     run_id, item = run
     with tenant_scope(alice.tenant_id):  # type: ignore[arg-type]
         changes = ItemChanges(text="Wants mail in French.")
-        items.edit(parse_id("item", item), expected_version=1, changes=changes, reason="said so", actor=alice)
+        editing.edit(parse_id("item", item), expected_version=1, changes=changes, reason="said so", actor=alice)
     page = alice_client.get(f"{base}/runs/{run_id}/steps/5/").content.decode()
     text = text_of(page)
     assert "What was injected, word for word" in text and "Pinned" in text and "Tail" in text
