@@ -83,6 +83,7 @@ EMBED_BASE_URL, EMBED_MODEL = env("EMBED_BASE_URL", ""), env("EMBED_MODEL", "")
 EMBED_API_KEY = env("EMBED_API_KEY", "")
 EMBED_TOKENS_MAX = max(1, int(env("EMBED_TOKENS_MAX", "") or 8_000))  # of one text sent to the endpoint
 SUMMARY_MODEL = env("SUMMARY_MODEL", "")  # "" = extracts, no model is asked
+SUMMARY_PROVIDER = one_of("SUMMARY_PROVIDER", "endpoint", "pydantic-ai")  # endpoint: at OPENAI_BASE_URL
 SCRATCHPAD_SUMMARY = one_of("SCRATCHPAD_SUMMARY", "extract", "model")  # of hosted agents; model: SUMMARY_MODEL
 OPENAI_BASE_URL, OPENAI_API_KEY = env("OPENAI_BASE_URL", ""), env("OPENAI_API_KEY", "")
 

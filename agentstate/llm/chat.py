@@ -126,7 +126,7 @@ class Endpoint:
             asked["tools"] = [{"type": "function", "function": dict(tool)} for tool in tools]
         return self._reply(self._post(asked), messages)
 
-    def check_address(self) -> None:
+    def check(self) -> None:
         """Asks nobody. Raises: ModelRefused when the address is none."""
         self._address().parts()
 

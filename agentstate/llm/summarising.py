@@ -3,8 +3,7 @@
 Every summary names the texts it was made of, never has more tokens than allowed nor than what it was made of, and holds
 texts marked important word for word, as far as they fit: not even a model gets to rewrite those.
 
-The model is asked through llm.chat. pydantic-ai would bring a dozen packages (among them a tokenizer that downloads its
-vocabulary at first use) for one message without tools.
+The model is asked through llm.chat at an OpenAI-compatible address, or any other through pydantic-ai (llm.provided).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from agentstate.core.extract import TOKENS_PER_BREAK, extract
 from agentstate.core.limits import SUMMARISED_CHARS_MAX
 from agentstate.llm import chat
 from agentstate.llm.chat import ModelRefused, ModelUnavailable
+from agentstate.llm.provided import Provided
 
 EXTRACTIVE = "extractive"
 METHOD_CHARS_MAX = 120
@@ -110,21 +110,23 @@ def by_model(asked: chat.Model, sources: Sequence[Source], *, tokens_max: int) -
     return _summary(text, used, (reply.model or "model")[:METHOD_CHARS_MAX])
 
 
-def model() -> chat.Endpoint | None:
-    """SUMMARY_MODEL at OPENAI_BASE_URL; None when the settings name none."""
+def model() -> chat.Endpoint | Provided | None:
+    """SUMMARY_MODEL, of the provider that the settings name; None when they name no model."""
     if not settings.SUMMARY_MODEL:
         return None
+    if settings.SUMMARY_PROVIDER == "pydantic-ai":
+        return Provided(settings.SUMMARY_MODEL)
     url = settings.OPENAI_BASE_URL or chat.OPENAI_URL
     return chat.Endpoint(name=settings.SUMMARY_MODEL, url=url, key=settings.OPENAI_API_KEY)
 
 
 def words() -> str:
-    """A line for Health and `doctor`. Raises: ModelRefused when OPENAI_BASE_URL is no address."""
+    """A line for Health and `doctor`. Raises: ModelRefused when the model cannot be asked by these settings."""
     asked = model()
     if asked is None:
         return "extracts, without a model"
-    asked.check_address()
-    return f"{asked.name} by its endpoint; extracts when it fails"
+    asked.check()
+    return f"{asked.name} by {settings.SUMMARY_PROVIDER}; extracts when it fails"
 
 
 def _messages(sources: Sequence[Source], *, room: int) -> list[chat.Message]:

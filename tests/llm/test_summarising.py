@@ -6,11 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -22,6 +19,7 @@ from agentstate.core import tokens
 from agentstate.core.limits import SUMMARISED_CHARS_MAX
 from agentstate.llm import chat, summarising
 from agentstate.llm.summarising import Source
+from tests.llm.conftest import Served
 
 NOISE = "The weather is nice today and nothing else is new in this place."
 TALK = [
@@ -139,42 +137,6 @@ def test_another_process_finds_the_same_extract(seed: str) -> None:
 # A model
 
 
-class Served:
-    """An endpoint that says what the test wants."""
-
-    def __init__(self) -> None:
-        self.status, self.said, self.body = 200, "", b""
-        self.asked: list[dict[str, Any]] = []
-
-    def answer(self) -> bytes:
-        return self.body or json.dumps({"choices": [{"message": {"content": self.said}}]}).encode()
-
-
-@pytest.fixture
-def served(settings: Settings) -> Iterator[Served]:
-    state = Served()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            state.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            body = state.answer()
-            self.send_response(state.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running = threading.Thread(target=server.serve_forever, args=(0.02,))
-    running.start()
-    settings.SUMMARY_MODEL, settings.OPENAI_BASE_URL = "small", f"http://127.0.0.1:{server.server_port}/v1"
-    yield state
-    server.shutdown()
-    server.server_close()
-    running.join()
-
-
 def told(tokens_max: int = 110, important: frozenset[int] = frozenset()) -> summarising.Summary:
     return summarising.summarise(sources(TALK, important), tokens_max=tokens_max, by="model")
 
@@ -241,7 +203,7 @@ def test_without_a_model_in_the_settings_there_are_extracts(settings: Settings) 
     assert told().method == "extractive (no SUMMARY_MODEL is set)"
     assert summarising.words() == "extracts, without a model"
     settings.SUMMARY_MODEL, settings.OPENAI_BASE_URL = "small", "http://llm.internal/v1"
-    assert summarising.words() == "small by its endpoint; extracts when it fails"
+    assert summarising.words() == "small by endpoint; extracts when it fails"
     settings.OPENAI_BASE_URL = "nowhere"
     with pytest.raises(chat.ModelRefused, match="OPENAI_BASE_URL"):
         summarising.words()
