@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
 from agentstate.core.errors import Invalid, TooLarge
-
-BLANK = re.compile(r"\s+")
 
 
 def clean(text: str, *, field: str, bytes_max: int) -> str:
@@ -48,4 +45,4 @@ def check(text: str, *, field: str, bytes_max: int) -> None:
 
 def normalised(text: str) -> str:
     """The form in which texts are compared and digested: NFKC, without case, white space as single spaces."""
-    return BLANK.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

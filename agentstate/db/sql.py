@@ -67,16 +67,17 @@ def execute(statement: str, args: Args = ()) -> int:
         return _execute(wrapper, statement, args).rowcount
 
 
-def together(*asked: Query) -> list[list[Row]]:
+def together(*asked: Query, binary: bool = False) -> list[list[Row]]:
     """The rows of several statements in one round trip and one transaction: their own, or the open one.
 
-    A statement without rows gives none. Raises: the first one's error; then none of them has happened.
+    A statement without rows gives none. `binary` as in row(). Raises: the first one's error; then none of them has
+    happened.
     """
     wrapper = _connected()
     with wrapper.wrap_database_errors:
         _note("; ".join(statement for statement, _ in asked))
         with wrapper.connection.pipeline():
-            sent = [_send(wrapper, statement, args) for statement, args in asked]
+            sent = [_send(wrapper, statement, args, binary=binary) for statement, args in asked]
         return [cursor.fetchall() if cursor.description else [] for cursor in sent]
 
 

@@ -6,7 +6,7 @@ and an equal request give the same blocks in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -117,9 +117,9 @@ def _documents(gathered: Gathered, room: int) -> tuple[list[Block], list[LeftOut
     return taken, out
 
 
-def _found(gathered: Gathered, pinned: Iterable[Block], out: list[LeftOut]) -> list[Block]:
+def _found(gathered: Gathered, pinned: Sequence[Block], out: list[LeftOut]) -> list[Block]:
     """What recall has found, the best first, each text once and not what is pinned."""
-    seen = {texts.normalised(block.text) for block in pinned}
+    seen = {texts.normalised(block.text) for block in pinned} if gathered.hits else set()
     blocks = []
     for hit in gathered.hits:
         scored: dict[str, Any] = {"score": hit.score, "scores": hit.scores}
@@ -139,8 +139,10 @@ def _found(gathered: Gathered, pinned: Iterable[Block], out: list[LeftOut]) -> l
     return blocks
 
 
-def _recalled(found: Iterable[Block], told: Told, room: int, out: list[LeftOut]) -> list[Block]:
+def _recalled(found: Sequence[Block], told: Told, room: int, out: list[LeftOut]) -> list[Block]:
     """Those that do not stand in the tail and fit, the best first."""
+    if not found:
+        return []
     in_tail = {block.source_id for block in told.tail}
     words = {texts.normalised(block.text) for block in told.tail}
     taken: list[Block] = []

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
 
 from agentstate.core.errors import Conflict, NotFound
 from agentstate.db import sql
+from agentstate.tenants.scope import current_tenant
 from memory import keys, policies
 from memory.context import references
-from memory.context.parts import Block, ContextRequest, HeldItem, Recalled, of_document, of_message
+from memory.context.parts import (
+    AnyMessage,
+    Block,
+    ContextRequest,
+    End,
+    HeldItem,
+    Recalled,
+    at_end,
+    of_document,
+)
 from memory.models import Author
 from memory.policies import ANY_AGENT, PREFIX, AgentPolicy
 from memory.recall import searching
 from memory.recall.searching import Hit
-from memory.selectors.messages import OpenedMessage
+from memory.selectors.messages import OpenedMessage, SealedMessage
 from memory.selectors.opening import Words
 from memory.selectors.prompts import MAIN
 from memory.services import buffering
@@ -26,17 +37,21 @@ from memory.states import ItemStatus, SubjectStatus
 NEWEST_MAX = 2_000  # messages that are looked at from a session's end
 LEAST_TOKENS = 4  # what a message costs besides its text, at least
 
-# Indexes: memory_session_key or the primary key, memory_prompt_name, memory_progress_key.
+# Indexes: memory_session_key or the primary key, memory_prompt_name, memory_progress_key. A destroyed key is empty.
 STANDING = f"""
 SELECT s.id, s.key, s.subject_id, s.agent, s.version, s.last_seq, s.message_count, s.summarised_seq,
-  s.tokens, sub.status, (SELECT jsonb_object_agg(t.key, t.value) FROM tenants_tenantsetting t
+  s.tokens, sub.status, k.wrapped, (SELECT jsonb_object_agg(t.key, t.value)::text FROM tenants_tenantsetting t
     WHERE t.key IN ('{PREFIX}{ANY_AGENT}', '{PREFIX}' || coalesce(nullif(%(agent)s, ''), s.agent))),
-  pr.id, pr.version, prv.body, prv.tokens, pg.id, pg.subject_id, pg.version, pgv.body, pgv.tokens
+  pr.id, pr.id, pr.version, prv.body, prv.tokens, prk.wrapped,
+  pg.id, coalesce(pg.subject_id, pg.id), pg.version, pgv.body, pgv.tokens, pgk.wrapped
 FROM memory_session s JOIN memory_subject sub ON sub.id = s.subject_id
+LEFT JOIN memory_ownerkey k ON k.owner_id = s.subject_id
 LEFT JOIN memory_prompt pr ON pr.agent = coalesce(nullif(%(agent)s, ''), s.agent) AND pr.name = %(name)s
 LEFT JOIN memory_promptversion prv ON prv.prompt_id = pr.id AND prv.version = pr.version
+LEFT JOIN memory_ownerkey prk ON prk.owner_id = pr.id
 LEFT JOIN memory_progress pg ON pg.key = s.key
 LEFT JOIN memory_progressversion pgv ON pgv.progress_id = pg.id AND pgv.version = pg.version
+LEFT JOIN memory_ownerkey pgk ON pgk.owner_id = coalesce(pg.subject_id, pg.id)
 WHERE """
 # The end of the session that may fit, what matters further back if it is asked for, and the messages recall has found.
 # A long tool message counts as what a masked one costs. Index: memory_message_seq, from its end.
@@ -53,11 +68,12 @@ chosen AS (
   SELECT id, true AS in_tail FROM counted
   WHERE so_far <= %(budget)s OR (%(mattering)s AND importance <> 'routine' AND mattering_so_far <= %(budget)s)
   UNION ALL SELECT id, false FROM unnest(%(hits)s::uuid[]) AS hit (id))
-SELECT bool_or(c.in_tail), m.id, m.session_id, m.subject_id, m.seq, m.role, m.text, m.tokens, m.importance, m.origin,
-  m.outcome, m.client_id, m.run_id, m.step_seq, m.sent_at, m.undone_in, m.author_no, a.name
-FROM chosen c JOIN memory_message m ON m.id = c.id
+SELECT c.in_tail, m.id, m.subject_id, m.seq, m.role, m.tokens, m.importance, m.text, m.author_no, a.name,
+  CASE WHEN c.is_hit THEN m.sent_at END
+FROM (SELECT id, bool_or(in_tail) AS in_tail, NOT bool_and(in_tail) AS is_hit FROM chosen GROUP BY id) c
+JOIN memory_message m ON m.id = c.id
 LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
-GROUP BY m.id, a.name ORDER BY m.seq
+ORDER BY m.seq
 """
 
 # Index: memory_item_of_subject.
@@ -99,14 +115,14 @@ class Gathered:
     standing: Standing
     policy: AgentPolicy
     pinned: Sequence[HeldItem]
-    tail: Sequence[OpenedMessage]
+    tail: Sequence[AnyMessage]
     standing_count: int
     standing_tokens: int
     hits: Sequence[Hit]
-    said: Mapping[UUID, OpenedMessage] = field(default_factory=dict)  # of the hits
+    said: Mapping[UUID, AnyMessage] = field(default_factory=dict)  # of the hits
     items: Mapping[UUID, HeldItem] = field(default_factory=dict)  # of the hits
     recalled: Recalled = field(default_factory=lambda: Recalled(False))
-    ends: list[Block] = field(default_factory=list)  # a block for each message of the tail
+    ends: list[End] = field(default_factory=list)  # one for each message of the tail
 
     def __post_init__(self) -> None:
         """Long tool messages are masked, except those of the turn that is being answered."""
@@ -114,21 +130,21 @@ class Gathered:
         over = self.policy.mask_over_tokens
         for said in self.tail:
             masked = said.role == "tool" and said.tokens > over and said.seq < turn_seq
-            self.ends.append(of_message("tail", said, masked=masked))
+            self.ends.append(at_end(said, masked=masked))
 
 
 def standing(request: ContextRequest) -> Standing:
-    """Two statements. Raises: NotFound, Conflict while the subject is erased."""
+    """One statement. Raises: NotFound, Conflict while the subject is erased."""
     where = "s.id = %(session)s" if request.session_id is not None else "s.key = %(session)s"
     args = {"agent": request.agent, "name": MAIN, "session": request.session_id or request.session_key}
-    found = sql.row(STANDING + where, args)
+    found = sql.row(STANDING + where, args, binary=True)
     if found is None:
         raise NotFound("There is no such session.")
-    session, status, prompt, progress = found[:9], found[9], found[11:15], found[15:20]
+    session, status, wrapped, stored, prompt, progress = found[:9], *found[9:12], found[12:18], found[18:]
     if status != SubjectStatus.ACTIVE:
         raise Conflict("The subject of this session is being erased: nothing of it is given to an agent any more.")
-    opened = keys.several([id for id in (session[2], prompt[0], progress[1] or progress[0]) if id is not None])
-    if session[2] not in opened:
+    owner_key = _key(session[2], wrapped)
+    if owner_key is None:
         raise Conflict("The subject of this session was erased: nothing of it is given to an agent any more.")
     agent = request.agent or session[3]
     return Standing(
@@ -141,10 +157,10 @@ def standing(request: ContextRequest) -> Standing:
         message_count=session[6],
         summarised_seq=session[7],
         tokens=session[8],
-        policy=policies.of_stored(agent, orjson.loads(found[10]) if found[10] else {}),
-        owner_key=opened[session[2]],
-        prompt=_prompt(prompt, opened),
-        progress=_progress(progress, opened),
+        policy=policies.of_stored(agent, orjson.loads(stored) if stored else {}),
+        owner_key=owner_key,
+        prompt=_document("prompt", prompt, None),
+        progress=_document("progress", progress, progress[1] if progress[1] != progress[0] else None),
     )
 
 
@@ -152,11 +168,11 @@ def gather(now: Standing, request: ContextRequest, *, budget: int, mattering: bo
     """`mattering`: important messages further back too. `waiting`: what is in the buffer counts as said already."""
     policy = now.policy
     hits, recalled = _hits(now, policy, request)
-    said_ids = [hit.id for hit in hits if hit.kind == "message"]
-    in_tail, said = _messages(now, said_ids, budget=budget, mask=policy.mask_over_tokens, mattering=mattering)
-    recorded = {said.id for said in in_tail}
-    buffered = [said for said in _waiting(now) if said.id not in recorded] if waiting else []
-    items = _items(now, [hit.id for hit in hits if hit.kind == "item"])
+    in_tail, said, items = _read(now, hits, budget=budget, mask=policy.mask_over_tokens, mattering=mattering)
+    buffered = _waiting(now) if waiting else []
+    if buffered:  # a flush is at it: its messages are recorded and still wait
+        recorded = {said.id for said in in_tail}
+        buffered = [said for said in buffered if said.id not in recorded]
     return Gathered(
         standing=now,
         policy=policy,
@@ -171,21 +187,18 @@ def gather(now: Standing, request: ContextRequest, *, budget: int, mattering: bo
     )
 
 
-def _prompt(row: Sequence[object], opened: Mapping[UUID, bytes]) -> Block | None:
-    id, version, body, count = row
-    if not isinstance(id, UUID) or body is None or id not in opened:
-        return None
-    text = Words(opened[id]).text("memory_promptversion", f"{id}:{version}:body", body)  # type: ignore[arg-type]
-    return of_document("prompt", "prompt", id, version, text, count, None)  # type: ignore[arg-type]
+def _key(owner_id: UUID, wrapped: bytes | None) -> bytes | None:
+    """None when there is none any more."""
+    return keys.KEYS.opened(current_tenant(), owner_id, [(wrapped,)]) if wrapped else None
 
 
-def _progress(row: Sequence[object], opened: Mapping[UUID, bytes]) -> Block | None:
-    id, subject_id, version, body, count = row
-    owner = subject_id or id
-    if not isinstance(id, UUID) or body is None or owner not in opened:
+def _document(kind: Literal["prompt", "progress"], row: Sequence[Any], subject_id: UUID | None) -> Block | None:
+    """None when there is none, or its key was destroyed."""
+    id, owner_id, version, body, count, wrapped = row
+    if body is None or not wrapped:
         return None
-    text = Words(opened[owner]).text("memory_progressversion", f"{id}:{version}:body", body)  # type: ignore[index,arg-type]
-    return of_document("progress", "progress", id, version, text, count, subject_id)  # type: ignore[arg-type]
+    text = Words(_key(owner_id, wrapped)).text(f"memory_{kind}version", f"{id}:{version}:body", body)
+    return of_document(kind, kind, id, version, text, count, subject_id)
 
 
 def _hits(now: Standing, policy: AgentPolicy, request: ContextRequest) -> tuple[Sequence[Hit], Recalled]:
@@ -207,18 +220,27 @@ def _authors(now: Standing) -> dict[int, str]:
     return {row.no: words.text("memory_author", f"{row.subject_id}:{row.no}", row.name) for row in found}
 
 
-def _messages(
-    now: Standing, hit_ids: Sequence[UUID], *, budget: int, mask: int, mattering: bool
-) -> tuple[list[OpenedMessage], dict[UUID, OpenedMessage]]:
+def _read(
+    now: Standing, hits: Sequence[Hit], *, budget: int, mask: int, mattering: bool
+) -> tuple[list[SealedMessage], dict[UUID, SealedMessage], list[HeldItem]]:
+    """The session's end, the messages and the items that recall has found, pinned items too. One round trip."""
+    said_ids = [hit.id for hit in hits if hit.kind == "message"]
     args = {"least": LEAST_TOKENS, "mask": mask, "session": now.session_id, "budget": budget, "mattering": mattering}
     rows = NEWEST_MAX if mattering else _likely(now, budget)
-    found = sql.rows(MESSAGES, {**args, "rows": rows, "hits": list(hit_ids)})
-    if rows < min(NEWEST_MAX, now.message_count) and sum(bool(row[0]) for row in found) >= rows:
-        found = sql.rows(MESSAGES, {**args, "rows": NEWEST_MAX, "hits": list(hit_ids)})  # shorter ones than usual
-    words = now.words
-    opened = [(row[0], _opened(row[1:], words)) for row in found]
-    wanted = set(hit_ids)
-    return [said for in_tail, said in opened if in_tail], {said.id: said for _, said in opened if said.id in wanted}
+    args |= {"rows": rows, "hits": said_ids}
+    held = {"subject": now.subject_id, "status": ItemStatus.ACTIVE.value}
+    held |= {"hits": [hit.id for hit in hits if hit.kind == "item"]}
+    found, items = sql.together((MESSAGES, args), (ITEMS, held), binary=True)
+    if rows < min(NEWEST_MAX, now.message_count) and sum(row[0] for row in found) >= rows:
+        found = sql.rows(MESSAGES, {**args, "rows": NEWEST_MAX}, binary=True)  # shorter ones than usual
+    words, names = now.words, dict[int, str]()
+    opened = [(row[0], _sealed(row, words, names)) for row in found]
+    wanted = set(said_ids)
+    return (
+        [said for in_tail, said in opened if in_tail],
+        {said.id: said for _, said in opened if said.id in wanted} if wanted else {},
+        [_held(row, now.subject_id, words) for row in items],
+    )
 
 
 def _likely(now: Standing, budget: int) -> int:
@@ -227,23 +249,18 @@ def _likely(now: Standing, budget: int) -> int:
     return min(NEWEST_MAX, int(2 * budget / usual) + 50)
 
 
-def _opened(row: Sequence[object], words: Words) -> OpenedMessage:
-    *plain, author_no, author = row
-    fields = dict(zip(_COLUMNS, plain, strict=True))
-    subject_id, id = fields["subject_id"], fields["id"]
-    fields["text"] = words.text("memory_message", id, fields["text"])  # type: ignore[arg-type]
-    fields["author"] = words.text("memory_author", f"{subject_id}:{author_no}", author)  # type: ignore[arg-type]
-    return OpenedMessage(**fields)  # type: ignore[arg-type]
+def _sealed(row: sql.Row, words: Words, names: dict[int, str]) -> SealedMessage:
+    """`names`: of the authors that were opened already."""
+    _, id, subject_id, seq, role, count, importance, text, author_no, author, sent_at = row
+    if author_no not in names:
+        names[author_no] = words.text("memory_author", f"{subject_id}:{author_no}", author)
+    return SealedMessage(words, id, subject_id, seq, role, names[author_no] or role, count, importance, sent_at, text)
 
 
-def _items(now: Standing, hit_ids: Sequence[UUID]) -> list[HeldItem]:
-    """Pinned ones and those that recall has found."""
-    found = sql.rows(ITEMS, {"subject": now.subject_id, "status": ItemStatus.ACTIVE.value, "hits": list(hit_ids)})
-    words, table = now.words, "memory_itemrevision"
-    return [
-        HeldItem(id, now.subject_id, version, pinned, count, words.text(table, f"{id}:{version}:text", text))
-        for id, version, pinned, count, text in found
-    ]
+def _held(row: sql.Row, subject_id: UUID, words: Words) -> HeldItem:
+    id, version, pinned, count, text = row
+    opened = words.text("memory_itemrevision", f"{id}:{version}:text", text)
+    return HeldItem(id, subject_id, version, pinned, count, opened)
 
 
 def _waiting(now: Standing) -> list[OpenedMessage]:
@@ -270,9 +287,3 @@ def _waiting(now: Standing) -> list[OpenedMessage]:
         )
         for place, entry in enumerate(entries, start=1)
     ]
-
-
-_COLUMNS = (
-    *("id", "session_id", "subject_id", "seq", "role", "text", "tokens", "importance", "origin", "outcome"),
-    *("client_id", "run_id", "step_seq", "sent_at", "undone_in"),
-)

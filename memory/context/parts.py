@@ -15,7 +15,7 @@ from uuid import UUID
 from agentstate.core import tokens
 from agentstate.core.ids import public_id
 from memory.recall.questions import Asked
-from memory.selectors.messages import OpenedMessage
+from memory.selectors.messages import OpenedMessage, SealedMessage
 from memory.selectors.summaries import OpenedSummary, SealedSummary
 from memory.services.ledger import Part, SourceKind
 from memory.sources import Source
@@ -59,6 +59,21 @@ class Block:
     label: str = ""
     subject_id: UUID | None = None
     seq: int = 0
+
+
+AnyMessage = OpenedMessage | SealedMessage
+
+
+@dataclass(slots=True)
+class End:
+    """A message of the session's end and what it costs there. Its block is made when it goes in: few of many do."""
+
+    message: AnyMessage
+    tokens: int
+    masked: Block | None = None
+
+    def block(self) -> Block:
+        return self.masked or of_message("tail", self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +157,8 @@ class ContextRequest:
         return self.question.text if isinstance(self.question, Asked) else self.question
 
 
-def cost(blocks: Iterable[Block]) -> int:
+def cost(blocks: Sequence[Block]) -> int:
     """With the headings of their parts."""
-    blocks = list(blocks)
     return sum(block.tokens for block in blocks) + sum(heading_tokens(part) for part in {one.part for one in blocks})
 
 
@@ -153,7 +167,19 @@ def heading_tokens(part: Part) -> int:
     return _label_tokens(HEADINGS[part]) + 2 * JOINT_TOKENS
 
 
-def of_message(part: Part, message: OpenedMessage, *, masked: bool = False, **scored: Any) -> Block:
+def at_end(message: AnyMessage, *, masked: bool) -> End:
+    if masked:
+        block = of_message("tail", message, masked=True)
+        return End(message, block.tokens, block)
+    return End(message, message.tokens + _label_tokens(f"{message.speaker}: ") + JOINT_TOKENS)
+
+
+def tail_cost(ends: Sequence[End]) -> int:
+    """As cost(), of blocks that are not made yet."""
+    return sum(end.tokens for end in ends) + (heading_tokens("tail") if ends else 0)
+
+
+def of_message(part: Part, message: AnyMessage, *, masked: bool = False, **scored: Any) -> Block:
     label = f"[{message.sent_at:%Y-%m-%d}] {message.speaker}: " if part == "recalled" else f"{message.speaker}: "
     text, count = (message.text, message.tokens) if not masked else _masked(message)
     return Block(
@@ -229,7 +255,7 @@ def rendered(blocks: Sequence[Block]) -> str:
     return "\n".join(lines)
 
 
-def _masked(message: OpenedMessage) -> tuple[str, int]:
+def _masked(message: AnyMessage) -> tuple[str, int]:
     first = message.text.strip().partition("\n")[0][:MASKED_CHARS_MAX].rstrip()
     text = f"{first} [… {message.tokens:,} tokens masked: {public_id('message', message.id)}]"
     return text, tokens.count(text)

@@ -6,8 +6,10 @@ with the messages that matter. Nothing is told twice: a summary ends where the m
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from memory.context.gathering import Gathered
 from memory.context.parts import (
@@ -17,13 +19,15 @@ from memory.context.parts import (
     STALE,
     SUMMARISED,
     Block,
+    End,
     LeftOut,
+    at_end,
     cost,
     heading_tokens,
     left_out,
-    of_message,
     of_summary,
     summary_tokens,
+    tail_cost,
 )
 from memory.models import Message
 from memory.selectors import summaries
@@ -56,7 +60,7 @@ Strategy = Callable[[Gathered, int], Told]  # the room in tokens, headings inclu
 
 def window(gathered: Gathered, room: int) -> Told:
     """The newest messages that fit."""
-    told = Told(_newest(gathered, room))
+    told = Told(_blocks(_newest(gathered, room)))
     told.left_out += _not_in_tail(gathered, told.tail, told_to=0)
     return told
 
@@ -74,7 +78,7 @@ def summary(gathered: Gathered, room: int) -> Told:
     block = of_summary(chosen)
     if cost([block]) > int(room * SUMMARY_SHARE):
         return _with(window(gathered, room), [*stale, left_out(block, OVER_BUDGET)])
-    told = Told(_newest(gathered, room - cost([block]), above=chosen.to_seq), [block], stale)
+    told = Told(_blocks(_newest(gathered, room - cost([block]), above=chosen.to_seq)), [block], stale)
     told.left_out += _not_in_tail(gathered, told.tail, told_to=chosen.to_seq)
     return told
 
@@ -97,13 +101,15 @@ def hierarchical(gathered: Gathered, room: int) -> Told:
     far = _back_from(near[-1].from_seq - 1 if near else told_to, segments, int(room * SEGMENTS_SHARE))
     first = _end_before([*near, *far][-1].from_seq, segments) if near or far else told_to
     before, stale = _so_far(gathered, first) if first else (None, [])
-    chosen = [*near, *far, *([before] if before is not None and before.to_seq == first else [])]
+    near_and_far = summaries.with_texts([*near, *far])
+    chosen: list[AnySummary] = [*near_and_far, *([before] if before is not None and before.to_seq == first else [])]
     blocks = [of_summary(one) for one in chosen]
     dropped: list[LeftOut] = []
     while blocks and cost(blocks) > room * (1 - TAIL_SHARE):
         dropped.append(left_out(blocks.pop(), OVER_BUDGET))
     told_to = told_to if blocks else 0
-    told = Told(_newest(gathered, room - cost(blocks), above=told_to), blocks[::-1], [*stale, *dropped])
+    tail = _newest(gathered, room - cost(blocks), above=told_to)
+    told = Told(_blocks(tail), blocks[::-1], [*stale, *dropped])
     kept = {block.source_id for block in blocks} | {one.source_id for one in dropped}
     told.left_out += _not_chosen([one for one in offered if one.id not in kept], chosen[: len(blocks)], told.tail)
     if before is not None and before.id not in kept:
@@ -117,11 +123,11 @@ def importance(gathered: Gathered, room: int) -> Told:
     places = range(len(gathered.tail))[::-1]
     mattering = [place for place in places if gathered.tail[place].importance != "routine"]
     first = _fitting(gathered, mattering, int(room * MATTERING_SHARE))
-    chosen = {block.source_id for block in first}
-    others = [place for place in places if gathered.tail[place].id not in chosen]
+    chosen = {end.message.seq for end in first}
+    others = [place for place in places if gathered.tail[place].seq not in chosen]
     heading = heading_tokens("tail") if first else 0  # it is paid for
-    rest = _fitting(gathered, others, room - cost(first) + heading, stop=True)
-    told = Told(sorted([*first, *rest], key=lambda block: block.seq))
+    rest = _fitting(gathered, others, room - tail_cost(first) + heading, stop=True)
+    told = Told(_blocks(sorted([*first, *rest], key=lambda end: end.message.seq)))
     told.left_out += _not_in_tail(gathered, told.tail, told_to=0, reason=ROUTINE)
     return told
 
@@ -134,30 +140,34 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def _newest(gathered: Gathered, room: int, *, above: int = 0) -> list[Block]:
+def _newest(gathered: Gathered, room: int, *, above: int = 0) -> list[End]:
     """The end of the session that fits, without a hole, in its order."""
-    behind = [place for place, block in enumerate(gathered.ends) if block.seq > above]
+    behind = [place for place, message in enumerate(gathered.tail) if message.seq > above]
     return _fitting(gathered, behind[::-1], room, stop=True)[::-1]
 
 
-def _fitting(gathered: Gathered, places: Sequence[int], room: int, *, stop: bool = False) -> list[Block]:
+def _fitting(gathered: Gathered, places: Sequence[int], room: int, *, stop: bool = False) -> list[End]:
     """The messages at these places that fit, in the order given; `stop` at the first that does not."""
-    taken: list[Block] = []
+    taken: list[End] = []
     left = room - heading_tokens("tail")
     for place in places:
-        block = gathered.ends[place]
-        if block.tokens > left and gathered.tail[place].role == "tool" and not block.masked:
-            block = of_message("tail", gathered.tail[place], masked=True)
-        if block.tokens <= left:
-            taken.append(block)
-            left -= block.tokens
+        end = gathered.ends[place]
+        if end.tokens > left and end.message.role == "tool" and end.masked is None:
+            end = at_end(end.message, masked=True)
+        if end.tokens <= left:
+            taken.append(end)
+            left -= end.tokens
         elif stop:
             break
     return taken
 
 
-def _begin(gathered: Gathered, tail: Sequence[Block]) -> int:
-    return tail[0].seq if tail else gathered.standing.last_seq + 1
+def _blocks(ends: Iterable[End]) -> list[Block]:
+    return [end.block() for end in ends]
+
+
+def _begin(gathered: Gathered, tail: Sequence[End]) -> int:
+    return tail[0].message.seq if tail else gathered.standing.last_seq + 1
 
 
 def _so_far(gathered: Gathered, seq: int) -> tuple[AnySummary | None, list[LeftOut]]:
@@ -202,8 +212,11 @@ def _not_chosen(parts: Iterable[SealedSummary], chosen: Sequence[AnySummary], ta
     """Turns and segments that did not go in, level by level and reason by reason."""
     begins = tail[0].seq if tail else 0
     grouped: dict[str, list[SealedSummary]] = {}
+    by_start = sorted(chosen, key=lambda other: other.from_seq)
+    starts = [other.from_seq for other in by_start]
+    reaches = [0, *accumulate((other.to_seq for other in by_start), max)]  # of those that start up to there
     for one in parts:
-        told = any(other.from_seq <= one.from_seq and one.to_seq <= other.to_seq for other in chosen)
+        told = one.to_seq <= reaches[bisect_right(starts, one.from_seq)]
         reason = SUMMARISED if told else DUPLICATE if begins and one.from_seq >= begins else OVER_BUDGET
         grouped.setdefault(reason, []).append(one)
     return [
@@ -224,8 +237,8 @@ def _not_in_tail(
     gathered: Gathered, tail: Sequence[Block], *, told_to: int, reason: str = OVER_BUDGET
 ) -> list[LeftOut]:
     """Messages that did not go in: told by a summary, what matters, and the others. Counted, not named."""
-    kept = {block.source_id for block in tail}
-    out = [message for message in gathered.tail if message.id not in kept]
+    kept = {block.seq for block in tail}
+    out = [message for message in gathered.tail if message.seq not in kept]
     groups = {
         SUMMARISED: [message for message in out if message.seq <= told_to],
         OVER_BUDGET: [m for m in out if m.seq > told_to and (reason == OVER_BUDGET or m.importance != "routine")],

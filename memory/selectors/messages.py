@@ -64,6 +64,29 @@ class OpenedMessage:
         return self.author or self.role
 
 
+@dataclass(slots=True)
+class SealedMessage:
+    """A message that is opened when its text is asked for: of many that could be used, few are.
+
+    `sent_at`: None where nobody asked for it.
+    """
+
+    words: Words
+    id: UUID
+    subject_id: UUID
+    seq: int
+    role: str
+    speaker: str
+    tokens: int
+    importance: str
+    sent_at: datetime | None
+    sealed: bytes
+
+    @property
+    def text(self) -> str:
+        return self.words.text("memory_message", self.id, self.sealed)
+
+
 @dataclass(frozen=True, slots=True)
 class Messages:
     rows: list[OpenedMessage]

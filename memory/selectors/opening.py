@@ -14,10 +14,11 @@ ERASED = "[erased]"
 class Words:
     """Opens what one owner's key has sealed. Without a key (it was destroyed) every text is ERASED."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_bound", "_key")
 
     def __init__(self, key: bytes | None) -> None:
         self._key = key
+        self._bound: dict[str, bytes] = {}  # by table: to what its texts are bound, but for the row
 
     @property
     def erased(self) -> bool:
@@ -29,8 +30,9 @@ class Words:
             return ""
         if self._key is None:
             return ERASED
+        bound = self._bound.get(table) or self._bound.setdefault(table, sealing.bound_to(table))
         try:
-            return sealing.open_text(self._key, table, row, sealed)
+            return sealing.open_bound(self._key, bound, row, sealed)
         except Corrupt as problem:
             return f"[{problem.message}]"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -14,15 +14,16 @@ from memory.models import Summary
 from memory.selectors.opening import Words
 
 SO_FAR_ROWS = 4
-_COLUMNS = "s.id, s.subject_id, s.level, s.from_seq, s.to_seq, s.tokens, s.text"
+_COLUMNS = "s.id, s.subject_id, s.level, s.from_seq, s.to_seq, s.tokens"
 # Index: memory_summary_so_far. Without an undo since it was made there is nothing to look for.
 SO_FAR = f"""
-SELECT {_COLUMNS}, s.session_version = %(version)s OR NOT EXISTS (
+SELECT {_COLUMNS}, s.text, s.session_version = %(version)s OR NOT EXISTS (
   SELECT 1 FROM memory_message m
   WHERE m.session_id = s.session_id AND m.seq <= s.to_seq AND m.undone_in > s.session_version)
 FROM memory_summary s WHERE s.session_id = %(session)s AND s.level = 'session' AND s.to_seq >= %(from_seq)s
 ORDER BY s.to_seq, s.id LIMIT %(rows)s
 """
+_TEXTS = "SELECT id, text FROM memory_summary WHERE id = ANY(%s)"
 _NEWEST = f"""
 (SELECT {_COLUMNS} FROM memory_summary s WHERE s.session_id = %(session)s AND s.level = '{{level}}' AND NOT s.stale
  ORDER BY s.to_seq DESC LIMIT %(rows)s)
@@ -52,9 +53,12 @@ class OpenedSummary:
         return public_id("summary", self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SealedSummary:
-    """A summary that is opened when its text is asked for: of many that could be used, few are."""
+    """A summary that is opened when its text is asked for: of many that could be used, few are.
+
+    `sealed`: nothing, until with_texts() has read it.
+    """
 
     words: Words
     id: UUID
@@ -63,7 +67,7 @@ class SealedSummary:
     from_seq: int
     to_seq: int
     tokens: int
-    sealed: bytes
+    sealed: bytes = b""
 
     @property
     def text(self) -> str:
@@ -90,13 +94,23 @@ def so_far(session_id: UUID, version: int, *, from_seq: int, words: Words) -> li
     does not. `version`: the session's.
     """
     args = {"session": session_id, "version": version, "from_seq": from_seq, "rows": SO_FAR_ROWS}
-    found = sql.rows(SO_FAR, args)
+    found = sql.rows(SO_FAR, args, binary=True)
     return [(SealedSummary(words, *row), bool(holds)) for *row, holds in found]
 
 
 def near_and_far(session_id: UUID, *, words: Words, rows_max: int = 200) -> list[SealedSummary]:
-    """The newest turns and the newest segments, `rows_max` of each, in one read."""
-    return [SealedSummary(words, *row) for row in sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max})]
+    """The newest turns and the newest segments, `rows_max` of each, in one read; their texts are not read yet."""
+    found = sql.rows(NEAR_AND_FAR, {"session": session_id, "rows": rows_max}, binary=True)
+    return [SealedSummary(words, *row) for row in found]
+
+
+def with_texts(chosen: Sequence[SealedSummary]) -> list[SealedSummary]:
+    """Those whose text was not read yet, with it. One statement; none for none."""
+    if not chosen:
+        return []
+    found = sql.rows(_TEXTS, [[one.id for one in chosen]], binary=True)
+    texts: dict[UUID, bytes] = {row[0]: row[1] for row in found}
+    return [replace(one, sealed=texts.get(one.id, b"")) for one in chosen]
 
 
 def of_subject(subject_id: UUID) -> OpenedSummary | None:
