@@ -21,6 +21,7 @@ from memory.models import Item, Message, Session, Subject
 from memory.recall import searching
 from memory.services import exporting, importing, items, messages, sessions, subjects
 from memory.services.drafts import NewItem
+from memory.services.imports.desk import Report, mapped
 from memory.services.messages import NewMessage
 from tests.affairs.erasable import Person, Town
 
@@ -59,7 +60,7 @@ def sealed(found: Sequence[dict[str, Any]]) -> bytes:
     return body + orjson.dumps(end) + b"\n"
 
 
-def bring_in(file: bytes, actor: Actor, **more: Any) -> importing.Report:
+def bring_in(file: bytes, actor: Actor, **more: Any) -> Report:
     return importing.bring_in(BytesIO(file), actor=actor, **more)
 
 
@@ -105,7 +106,7 @@ class TestRoundTrip:
         again = exported(charlie, report.subject_id)
         target = report.subject_id
         with tenant_scope(tenant_of(charlie)):
-            wanted = compared(file, lambda old: target if old == ada.subject.id else importing._mapped(target, old))
+            wanted = compared(file, lambda old: target if old == ada.subject.id else mapped(target, old))
         assert compared(again) == wanted
         assert not {line["id"] for line in lines(file) if "id" in line} & {
             line["id"] for line in lines(again) if "id" in line
