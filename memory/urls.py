@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from memory.views import documents, editor, holdings, items, recall, remembering, review, sessions, subjects
+from memory.views import documents, editor, holdings, items, policies, recall, remembering, review, sessions, subjects
 
 
 def versioned(below: str, kind: str) -> list[URLPattern]:
@@ -15,6 +15,16 @@ def versioned(below: str, kind: str) -> list[URLPattern]:
     ]
 
 
+def policy(below: str, of: str) -> list[URLPattern]:
+    """The pages of the settings of the tenant, or of an agent that the query names."""
+    one, with_of = f"t/<slug:tenant>/memories/settings/{below}/", {"of": of}
+    return [
+        path(one, policies.policy, with_of, name=f"{of}-policy"),
+        path(f"{one}preview/", policies.preview, with_of, name=f"{of}-policy-preview"),
+        path(f"{one}restore/", policies.restore, with_of, name=f"{of}-policy-restore"),
+    ]
+
+
 urlpatterns = [
     path("t/<slug:tenant>/memories/", subjects.subjects, name="subjects"),
     path("t/<slug:tenant>/memories/new/", subjects.new, name="subject-new"),
@@ -23,6 +33,9 @@ urlpatterns = [
     path("t/<slug:tenant>/memories/prompts/", documents.prompt_list, name="prompts"),
     path("t/<slug:tenant>/memories/prompts/new/", documents.prompt_new, name="prompt-new"),
     *versioned("memories/prompts", "prompt"),
+    path("t/<slug:tenant>/memories/settings/", policies.settings, name="memory-settings"),
+    *policy("tenant", "tenant"),
+    *policy("agent", "agent"),
     path("t/<slug:tenant>/memories/<str:subject>/", subjects.subject_page, name="subject"),
     path("t/<slug:tenant>/memories/<str:subject>/settings/", subjects.settings, name="subject-settings"),
     path("t/<slug:tenant>/memories/<str:subject>/print/", holdings.holdings_page, name="subject-print"),

@@ -24,6 +24,7 @@ CONNECT_S_MAX = 5
 DISK_FREE_BYTES_MIN = 1 << 30
 CLOCK_SKEW_S_MAX = 1.0
 TENANTS_LOOKED_AT = 5
+TENANTS_ASKED = 1_000  # one read each
 UNSET_SECRET = "unset-outside-up-and-test"  # noqa: S105 (what it is when it is not set)
 
 Level = Literal["ok", "warn", "bad"]
@@ -170,6 +171,28 @@ def _recall() -> Box:
     return Box("recall", "ok", f"exact; compared for {len(recalls)} tenants with vectors")
 
 
+def _policies() -> Box:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import DatabaseError
+
+    from agentstate.tenants.models import Tenant
+    from agentstate.tenants.scope import tenant_scope
+    from memory.selectors import policies
+
+    name, found = "memory settings", {}
+    try:
+        for tenant in Tenant.objects.order_by("-id")[:TENANTS_ASKED]:
+            with tenant_scope(tenant.id):
+                found[tenant.slug] = policies.troubles()
+    except (DatabaseError, ImproperlyConfigured) as error:
+        return Box(name, "bad", str(error).strip().splitlines()[0], "reach the database and migrate it first")
+    bad = [f"{slug}: {each.key} {each.field}".rstrip()[:200] for slug, troubles in found.items() for each in troubles]
+    if bad:
+        fix = "save it anew on the settings page of memory, or with manage.py memory_policy"
+        return Box(name, "warn", f"{len(bad)} values cannot be used and are not in force ({bad[0]})", fix)
+    return Box(name, "ok", f"all of {len(found)} tenants can be used")
+
+
 def _redis() -> Box:
     troubles = [redis_trouble(name, getattr(settings, name)) for name in ("REDIS_URL", "BROKER_URL")]
     trouble = next((trouble for trouble in troubles if trouble), "")
@@ -275,7 +298,7 @@ def _seen(name: str, fix: str) -> Box:
     return Box(name, "ok", "took messages lately") if seen else Box(name, "bad", "none was seen", fix)
 
 
-DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _migrations, _clock, _recall)
+DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _migrations, _clock, _recall, _policies)
 REDIS_LOOKS: tuple[Callable[[], Box], ...] = (_redis, _eviction, _separate_servers, _worker, _beat)
 SETTINGS_LOOKS: tuple[Callable[[], Box], ...] = (_secret_key, _master_key, _address, _disk)
 MODEL_LOOKS: tuple[Callable[[], Box], ...] = (_embedder, _summariser)

@@ -49,6 +49,7 @@ __all__ = [
     "stored_for",
 ]
 VERB = "admin.members"  # not memory.write: agents have that, and would decide over what they may keep unseen
+AGENT_CHARS_MAX = NAME_CHARS_MAX - len(PREFIX)
 TOLD_FIELDS_MAX, TOLD_CHARS_MAX = 24, 60  # of what an entry says was there
 
 
@@ -118,8 +119,8 @@ def _check(whose: Whose, fields: Mapping[str, Any], *, actor: Actor, reason: str
     actors.require(actor, VERB)
     if whose.agent is not None:
         canonical.check(whose.agent, where="/agent")
-        if not whose.agent.strip() or len(whose.agent) > NAME_CHARS_MAX - len(PREFIX):
-            raise Invalid(f"An agent's name has 1 to {NAME_CHARS_MAX - len(PREFIX)} characters.", field="/agent")
+        if not whose.agent.strip() or len(whose.agent) > AGENT_CHARS_MAX:
+            raise Invalid(f"An agent's name has 1 to {AGENT_CHARS_MAX} characters.", field="/agent")
     canonical.check(dict(fields))
     validated(whose.model, fields, whose.key)
     canonical.check(reason, where="/reason")

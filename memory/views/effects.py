@@ -152,7 +152,7 @@ def told(
     found = shelf.some(subject_id, [*gone, *hints], words)
     contexts = None
     if look is not None and before is not None and rehearsal.seen is not None:
-        contexts = _contexts(look, before, rehearsal.seen)
+        contexts = compared(look.session, look.asking.agent, before, rehearsal.seen)
     return Effect(
         bytes_after=rehearsal.bytes_after,
         cap_bytes=rehearsal.cap_bytes,
@@ -163,9 +163,10 @@ def told(
     )
 
 
-def _contexts(look: Look, before: Context, after: Context) -> Contexts:
+def compared(session: str, agent: str, before: Context, after: Context) -> Contexts:
+    """Two contexts of one session and one question, for a page. `session`: its name."""
     old, new = _without_tail(before), _without_tail(after)
-    return Contexts(before.question, look.session, look.asking.agent, before, after, _paired(old, new))
+    return Contexts(before.question, session, agent, before, after, _paired(old, new))
 
 
 def _without_tail(context: Context) -> list[Block]:

@@ -14,6 +14,8 @@ from pytest_django import Settings
 from agentstate.affairs import deployment
 from agentstate.dev.testing import superuser_url
 from agentstate.presence import READY_KEY
+from agentstate.tenants.models import Tenant, TenantSetting
+from agentstate.tenants.scope import tenant_scope
 
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
@@ -43,6 +45,16 @@ def test_a_role_that_could_bypass_row_security_is_refused() -> None:
 @pytest.mark.django_db
 def test_an_owner_that_may_not_create_tables_is_refused() -> None:
     assert "may not create tables" in trouble(settings.DATABASE_URL, role="owner")
+
+
+@pytest.mark.django_db
+def test_a_setting_of_memory_that_cannot_be_used_is_named(tenant: Tenant) -> None:
+    assert box("memory settings").level == "ok"
+    with tenant_scope(tenant.id):
+        TenantSetting.objects.create(key="memory.agent:desk", value={"strategy": "magic"})
+    found = box("memory settings")
+    assert (found.level, "memory_policy" in found.fix) == ("warn", True)
+    assert "acme: memory.agent:desk strategy" in found.found
 
 
 def test_a_database_without_pgvector_is_refused_with_the_command() -> None:

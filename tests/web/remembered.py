@@ -13,7 +13,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from memory.context import building
 from memory.context.building import ContextRequest
-from memory.services import items, messages, progress, prompts, proposals, sessions, subjects
+from memory.services import items, messages, policies, progress, prompts, proposals, sessions, subjects
 from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 from memory.services.subjects import AliasIn
@@ -68,6 +68,10 @@ class Remembered:
     def prompt(self, agent: str, body: str) -> str:
         with tenant_scope(self.tenant_id):
             return prompts.write(agent, body, actor=self.actor, reason="as agreed").public_id
+
+    def policy(self, agent: str, fields: dict[str, Any]) -> None:
+        with tenant_scope(self.tenant_id):
+            policies.set_for_agent(agent, fields, actor=self.actor, reason="as agreed")
 
     def session(self, subject: str, key: str = "mail-91", *, said: int = 0, title: str = "") -> str:
         with tenant_scope(self.tenant_id):

@@ -78,6 +78,12 @@ def _pages(memory: Remembered, base: str) -> Iterator[tuple[str, str]]:
         yield kind, f"{one}?version=2&with=1"
         yield kind, f"{one}?edit=1"
     yield "prompt-new", f"{base}/memories/prompts/new/"
+    memory.policy("desk", {"strategy": "window", "recall_k": 3})
+    memory.policy("desk", {"strategy": "hierarchical", "idle_s": None})
+    yield "settings", f"{base}/memories/settings/"
+    yield "tenant-policy", f"{base}/memories/settings/tenant/"
+    yield "agent-policy", f"{base}/memories/settings/agent/?agent=desk"
+    yield "agent-policy", f"{base}/memories/settings/agent/?agent=*"
     yield "recall", f"{base}/memories/{subject}/recall/"
     yield "recalled", f"{base}/memories/{subject}/recall/?q=when+may+we+phone&k=5"
     yield "review", f"{base}/memories/review/"

@@ -13,6 +13,7 @@ from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.web import machinery
+from memory.selectors import policies
 from memory.services import upkeep
 from runs.selectors import agents, approvals, attention
 from runs.selectors import runs as run_list
@@ -57,13 +58,14 @@ def health(request: TenantRequest) -> HttpResponse:
         "agents": agents.names(),
         "machinery": machinery.read(),
         "upkeep": upkeep.standing(),
+        "unusable": policies.troubles(),
     }
     if request.GET.get("check") == "1":
         require(request.actor, "audit.read")
         context["violations"] = invariants.check(request.tenant.id)
         context["rules"] = len(invariants.RULES)
     if request.GET.get("format") == "json":
-        return twin({name: context[name] for name in ("workers", "machinery", "upkeep")})
+        return twin({name: context[name] for name in ("workers", "machinery", "upkeep", "unusable")})
     return show(request, "web/health.html", context)
 
 
