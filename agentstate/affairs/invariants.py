@@ -13,6 +13,8 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from agentstate.affairs import memory_rules
+from agentstate.affairs.rules import Rule
 from agentstate.audit import verification
 from agentstate.core.errors import Corrupt
 from agentstate.db import sql
@@ -26,15 +28,6 @@ EFFECTS = "('keyed', 'probed', 'destructive')"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """`statement` returns (id of the object, what is wrong); no row is good."""
-
-    name: str
-    meaning: str
-    statement: str
-
-
-@dataclass(frozen=True, slots=True)
 class Violation:
     rule: str
     object_id: str
@@ -44,7 +37,7 @@ class Violation:
         return f"{self.rule}: {self.object_id}: {self.text}"
 
 
-RULES = (
+OF_RUNS = (
     Rule(
         "step_identity",
         "a step is recorded once in its generation",
@@ -159,9 +152,10 @@ RULES = (
     ),
     Rule(
         "doubt_is_asked",
-        "every effect in doubt is put before people",
+        "every effect in doubt is put before people, unless nobody can read any more what it was",
         """SELECT s.run_id, format('step %s %s is in doubt and nobody is asked', s.seq, s.name)
-        FROM runs_step s WHERE s.status = 'in_doubt' AND s.authorised < s.sent AND NOT EXISTS (
+        FROM runs_step s JOIN checkpoints_runkey k ON k.run_id = s.run_id
+        WHERE s.status = 'in_doubt' AND s.authorised < s.sent AND k.destroyed_at IS NULL AND NOT EXISTS (
           SELECT FROM runs_approval a WHERE a.run_id = s.run_id AND a.step_seq = s.seq AND a.kind = 'settle'
           AND a.status = 'pending')""",
     ),
@@ -227,6 +221,7 @@ RULES = (
         ),
     ),
 )
+RULES = (*OF_RUNS, *memory_rules.RULES)
 # Newest first; live runs beyond them too, since those are the ones that will be read again.
 _HASHED = f"""
 SELECT id FROM (SELECT id, status, row_number() OVER (ORDER BY id DESC) AS place FROM runs_run) r
@@ -241,7 +236,7 @@ WHERE run_id = %s AND output IS NOT NULL ORDER BY seq
 def check(tenant_id: UUID, *, hashes: bool = True, audit: bool = True) -> list[Violation]:
     """Every violation in a tenant's rows; empty is good. Read-only; one moment, unless the caller has a transaction."""
     with _one_moment(tenant_id):
-        found = [violation for rule in RULES for violation in _broken(rule)]
+        found = [violation for rule in RULES for violation in broken(rule)]
         if hashes:
             found += [violation for (run_id,) in sql.rows(_HASHED) for violation in _corrupt(tenant_id, run_id)]
     if audit:
@@ -252,9 +247,10 @@ def check(tenant_id: UUID, *, hashes: bool = True, audit: bool = True) -> list[V
     return found
 
 
-def _broken(rule: Rule) -> Iterator[Violation]:
-    for object_id, text in sql.rows(rule.statement.replace("%", "%%")):  # format()'s, not placeholders
-        yield Violation(rule.name, str(object_id), text)
+def broken(rule: Rule) -> list[Violation]:
+    """Where this rule does not hold in the tenant of the scope."""
+    found = sql.rows(rule.statement.replace("%", "%%"))  # format()'s, not placeholders
+    return [Violation(rule.name, str(object_id), text) for object_id, text in found]
 
 
 def _corrupt(tenant_id: UUID, run_id: UUID) -> Iterator[Violation]:

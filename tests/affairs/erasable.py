@@ -164,6 +164,7 @@ class Town:
     def embed(self, person: Person) -> None:
         """Tokens and a staged vector, as a model would leave them."""
         unit = Unit.objects.filter(subject_id=person.subject.id).order_by("id")[0]
+        Unit.objects.filter(id=unit.id).update(model="m", vector=[0.1, 0.2])
         sealed = sealing.seal_text(keys.existing(person.subject.id), "memory_unittokens", unit.id, person.word)
         UnitTokens(unit=unit, subject_id=person.subject.id, model="m", count=1, body=sealed).save(force_insert=True)
         UnitStaged(unit=unit, subject_id=person.subject.id, model="n", vector=[0.1, 0.2]).save(force_insert=True)
@@ -173,6 +174,7 @@ class Town:
         told = Told("session", 1, 6, f"{person.word} drinks tea.", 4, (), "extractive")
         row = summaries._row(person.subject.id, told, keys.existing(person.subject.id), session=person.session)
         row.save(force_insert=True)
+        Session.objects.filter(id=person.session.id).update(summarised_seq=told.to_seq)
 
     def give(self, person: Person, *, to: UUID) -> None:
         """A run is given words of this person. Asserts a scope."""

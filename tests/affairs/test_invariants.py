@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,9 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections, transaction
 
-from agentstate.affairs import invariants, tasks
+from agentstate.affairs import invariants, memory_rules, tasks
+from agentstate.affairs.invariants import Violation
+from agentstate.affairs.rules import Rule
 from agentstate.core.ids import parse_id
 from agentstate.dev.testing import delete_all, superuser_url, tables_to_empty
 from agentstate.sdk.store import Claim, End, Park, Question, StepFinish, StepStart, Turn
@@ -21,7 +23,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from runs.models import Approval
 from runs.services import approvals, settling
-from tests.affairs import people
+from tests.affairs import memories, people
 from tests.runs.conftest import Desk
 
 REFUND: dict[str, Any] = {"effect": "destructive", "kind": "tool", "timeout_s": 2.0}
@@ -39,6 +41,7 @@ class Past:
     decided: UUID
     running: UUID
     held: UUID
+    memories: memories.Memories
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +64,14 @@ def _past() -> Past:
     whole = _whole(desk, bob)
     asking, doubtful, decided = _asking(desk), _doubtful(desk), _asking(desk)
     _decide(desk, bob, decided)
-    running = desk.start()
-    desk.begin(running, "look")
+    patient = Desk(alice, lease_s=3_600)  # its lease does not end while this module is busy
+    running = patient.start()
+    patient.begin(running, "look")
     desk.store.admit("desk", {}, session="s")
     held = desk.store.admit("desk", {}, session="s", session_policy="queue")
     runs = {"whole": whole, "asking": asking, "doubtful": doubtful, "decided": decided, "running": running}
     made = {name: _id(claim.run_id) for name, claim in runs.items()}
-    return Past(desk, other.id, held=_id(held.run_id), **made)
+    return Past(desk, other.id, held=_id(held.run_id), memories=memories.remembered(alice), **made)
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ class Saboteur:
     def plant(self, statement: str, **args: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")
-            cursor.execute(statement, args or None)
+            cursor.execute(statement, args)
             assert cursor.rowcount, "nothing was planted"
             cursor.execute("SET LOCAL session_replication_role = origin")
 
@@ -103,6 +107,10 @@ class Saboteur:
         with as_application():
             found = invariants.check(tenant_id or self._past.desk.tenant_id, audit=audit)
         return {violation.rule for violation in found}
+
+    def found_by(self, rule: Rule) -> list[Violation]:
+        with as_application(), tenant_scope(self._past.desk.tenant_id):
+            return invariants.broken(rule)
 
 
 @contextmanager
@@ -267,6 +275,16 @@ def test_a_planted_violation_is_found(past: Past, saboteur: Saboteur, rule: str,
     assert rule in saboteur.broken()
 
 
+@pytest.mark.parametrize("rule", memory_rules.RULES, ids=lambda rule: rule.name)
+def test_a_planted_violation_of_memory_is_found(past: Past, saboteur: Saboteur, rule: Rule) -> None:
+    assert saboteur.found_by(rule) == []
+    for statement in [statement for name, statement in memories.PLANTED if name == rule.name]:
+        with transaction.atomic():
+            saboteur.plant(statement, **asdict(past.memories))
+            assert saboteur.found_by(rule), statement
+            transaction.set_rollback(True)
+
+
 CHILDREN = (
     *("runs_step", "runs_stepattempt", "runs_latereply", "runs_approval", "runs_approvalvote"),
     *("runs_tag", "runs_event", "checkpoints_frame", "checkpoints_blob"),
@@ -294,7 +312,7 @@ def test_a_key_of_two_steps_is_found(past: Past, saboteur: Saboteur) -> None:
 
 
 def test_every_rule_has_a_planted_violation() -> None:
-    planted = {rule for rule, _, _ in PLANTED} | {"same_tenant", "step_identity", "effect_key"}
+    planted = {rule for rule, *_ in [*PLANTED, *memories.PLANTED]} | {"same_tenant", "step_identity", "effect_key"}
     assert planted == {rule.name for rule in invariants.RULES} | {"hashes", "audit"}
 
 
