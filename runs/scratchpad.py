@@ -78,6 +78,7 @@ return known and 1 or 2
 # Entries that no turn has made durable stand here beside the window; what is in force must not make room for them.
 _ROOM = 2
 _FENCED, _WIPED, _AWAY = 0, 2, 3
+_LAST_FENCE = 2**53  # no claim has it: a Lua number holds no larger integer
 _OPTIONAL = ("identity", "place", "replaces", "masks", "masked")
 
 
@@ -185,6 +186,17 @@ def drop(tenant_id: UUID, run_id: UUID) -> None:
         wake.redis().delete(*_keys(tenant_id, run_id))
     except (redis_client.RedisError, OSError) as error:  # they expire by themselves
         log.warning("scratchpad.drop_failed", run_id=str(run_id), error=type(error).__name__)
+
+
+def shut(tenant_id: UUID, run_id: UUID) -> None:
+    """As drop(), and a worker that does not know yet that it lost the run cannot put anything here again."""
+    drop(tenant_id, run_id)
+    _, meta = _keys(tenant_id, run_id)
+    try:
+        with wake.redis().pipeline() as pipe:
+            pipe.hset(meta, "fence", _LAST_FENCE).expire(meta, ORPHAN_TTL_S).execute()
+    except (redis_client.RedisError, OSError) as error:
+        log.warning("scratchpad.shut_failed", run_id=str(run_id), error=type(error).__name__)
 
 
 def _write(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 
 from agentstate.affairs import receipts, residue
@@ -25,7 +27,7 @@ from agentstate.core.clock import now
 from agentstate.core.errors import Conflict, DomainError, Invalid, NotFound
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
-from agentstate.core.limits import ERASED_ROWS, ERASED_RUNS, REASON_CHARS_MAX
+from agentstate.core.limits import ERASE_GRACE_S, ERASED_ROWS, ERASED_RUNS, REASON_CHARS_MAX
 from agentstate.db import locks, sql
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
@@ -34,6 +36,7 @@ from agentstate.tenants.scope import tenant_scope
 from memory.selectors import directory
 from memory.selectors import erasure as memory_reads
 from memory.services import erasing as memory_erasing
+from runs.engine import overtaking
 from runs.services import erasing as run_erasing
 from runs.services.erasing import Concerned
 
@@ -49,6 +52,7 @@ WAIT_S = 10.0  # of the call that asks for it; what is left then is done by the 
 LOOK_S = 0.25  # between two looks at runs that are being stopped
 RUNS, ROWS, SESSIONS, SUBJECT = "runs", "rows", "sessions", "subject"
 WHY_STOPPED = "its subject is being erased"
+WHY_ENDED = "its subject is being erased, and its worker did not come back in time"
 # What is kept, and why. Said before the act and on the receipt.
 STAYS = {
     "audit": residue.STAYS["audit_entry"],
@@ -218,16 +222,30 @@ def _stop(erasure: Erasure) -> tuple[Erasure, bool, str]:
     actor = _actor(erasure)
     runs = _concerned(erasure.subject_id, erasure.run_ids)
     live = [run for run in runs if run.is_live]
+    asked = [run for run in live if run.control == "cancel"]
     erasure.run_ids = [run.run_id for run in runs]
     erasure.stopped_ids = sorted({*erasure.stopped_ids, *(run.run_id for run in live)})
     erasure.shared_ids = memory_reads.shared(erasure.subject_id, erasure.run_ids)
-    _keep(erasure, "run_ids", "stopped_ids", "shared_ids")
+    erasure.waits = {run.public_id: erasure.waits.get(run.public_id, _patience()) for run in asked}
+    _keep(erasure, "run_ids", "stopped_ids", "shared_ids", "waits")
     if not live:
         _move(erasure, ErasureStatus.ERASING, actor=actor, cursor=RUNS)
         return erasure, False, "erase.stopped"
     unasked = [run.run_id for run in live if run.control != "cancel"][:ERASED_RUNS]
     run_erasing.stop(unasked, actor=actor, reason=WHY_STOPPED)
-    return erasure, not unasked, "erase.stopped"
+    ended = [_overtaken(erasure, run, actor=actor) for run in asked[:ERASED_RUNS]]
+    return erasure, not unasked and not any(ended), "erase.stopped"
+
+
+def _patience() -> str:
+    """Until when a worker that was asked just now may finish its call and say so."""
+    return (now() + timedelta(seconds=settings.LEASE_S + ERASE_GRACE_S)).isoformat()
+
+
+def _overtaken(erasure: Erasure, run: Concerned, *, actor: Actor) -> bool:
+    """A worker that is gone, or does not end in time, does not keep an erasure from its end."""
+    is_late = datetime.fromisoformat(erasure.waits[run.public_id]) <= now()
+    return overtaking.end(run.run_id, actor=actor, reason=WHY_ENDED, at_once=is_late)
 
 
 def _runs(erasure: Erasure) -> str:

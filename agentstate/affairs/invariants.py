@@ -157,7 +157,9 @@ OF_RUNS = (
         FROM runs_step s JOIN checkpoints_runkey k ON k.run_id = s.run_id
         WHERE s.status = 'in_doubt' AND s.authorised < s.sent AND k.destroyed_at IS NULL AND NOT EXISTS (
           SELECT FROM runs_approval a WHERE a.run_id = s.run_id AND a.step_seq = s.seq AND a.kind = 'settle'
-          AND a.status = 'pending')""",
+          AND a.status = 'pending')
+        -- Of an erased run nobody can read what was sent, so nobody is asked.
+        AND NOT EXISTS (SELECT FROM affairs_erasure e WHERE s.run_id = ANY(e.stopped_ids))""",
     ),
     Rule(
         "success_is_whole",

@@ -26,6 +26,7 @@ class Erasure(Audited, TenantModel):
     cursor = models.CharField(max_length=40, default="", blank=True)  # runs:<number>, rows, sessions, subject
     run_ids = ArrayField(models.UUIDField(), default=list)  # that held its words
     stopped_ids = ArrayField(models.UUIDField(), default=list)  # of those, ended for it
+    waits = models.JSONField(default=dict)  # public id of a run that was asked to end -> until when it is waited for
     shared_ids = ArrayField(models.UUIDField(), default=list)  # of those, given words of others, too
     keys_destroyed = models.IntegerField(default=0)  # of the subject, its documents and its runs
     counts = models.JSONField(default=dict)  # rows deleted, by table

@@ -76,6 +76,7 @@ SUBJECT_ITEMS_MAX = 300  # active ones; a write reads all of them
 ITEM_SOURCES_MAX = 50  # messages that one item names as its source
 ITEM_LOCK_S_MAX = 900  # an editor's lock on an item, unless it is renewed
 ERASED_ROWS = 2_000  # deleted in one transaction of an erasure
+ERASE_GRACE_S = 90  # and a lease: so long an erasure waits for a worker that it asked to end; a call's default is 60
 ERASED_RUNS = 50  # stopped, or made unreadable, in one transaction
 EXPORTED_ROWS = 500  # read in one transaction of an export
 IMPORT_LINE_BYTES_MAX = 2 * MIB  # a message of the largest size, with every character escaped

@@ -11,6 +11,7 @@ urlpatterns = [
     path("preferences/", preferences.preferences, name="preferences"),
     path("t/<slug:tenant>/", now.now, name="now"),
     path("t/<slug:tenant>/health/", now.health, name="health"),
+    path("t/<slug:tenant>/memories/erasures/", erase.listed, name="erasures"),
     path("t/<slug:tenant>/memories/<str:subject>/erase/", erase.erase, name="subject-erase"),
     path("t/<slug:tenant>/memories/<str:subject>/export/", export.export, name="subject-export"),
     path("t/<slug:tenant>/memories/<str:subject>/erase/receipt/", erase.receipt, name="subject-receipt"),

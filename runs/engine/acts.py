@@ -25,5 +25,10 @@ def worker(worker_id: UUID | None) -> actors.Actor:
 
 def record(run: Run, step: Step, action: str, *, worker_id: UUID | None, **detail: Any) -> None:
     """Every step transition that is not plain. Asserts a tenant scope and the run's lock."""
+    record_by(run, step, action, actor=worker(worker_id), **detail)
+
+
+def record_by(run: Run, step: Step, action: str, *, actor: actors.Actor, **detail: Any) -> None:
+    """As record(), of an act that no worker did."""
     found = {"seq": step.seq, "tool": step.name, "class": step.effect, "attempt": step.attempt, "key": step.key}
-    trail.record(run, action=action, actor=worker(worker_id), detail={**found, **detail})
+    trail.record(run, action=action, actor=actor, detail={**found, **detail})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentstate.sdk.store import Question
+from agentstate.tenants.actors import Actor
 from runs.engine import acts
 from runs.engine.session import RunSession
 from runs.models import Run, Step
@@ -23,6 +24,18 @@ def open_doubt(session: RunSession, run: Run, step: Step, *, why: str) -> None:
     args = _sent(session, step)
     question = Question(title=f"Did {step.name} happen?", tool=step.name, args=args, reason=why, risk="high")
     approvals.request(run, step_seq=step.seq, kind="settle", question=question, key=session.key)
+
+
+def leave(run: Run, *, actor: Actor, why: str) -> None:
+    """As open_doubt(), of every effect under way, and nobody is asked: what they sent is not to be opened any more.
+
+    Asserts a tenant scope and the run's lock. Locks: the steps.
+    """
+    under_way = Step.objects.select_for_update().filter(run_id=run.id, status=StepStatus.STARTED, key__isnull=False)
+    for step in under_way.order_by("seq"):
+        step.status, step.outcome, step.doubted_at = StepStatus.IN_DOUBT, "unknown", clock.database_now()
+        step.save(update_fields=["status", "outcome", "doubted_at"])
+        acts.record_by(run, step, "step.in_doubt", actor=actor, why=why)
 
 
 def _sent(session: RunSession, step: Step) -> Any:

@@ -188,13 +188,15 @@ def _lock_free(run_id: UUID) -> Run | None:
     )
     if run is None:
         return None
-    now = clock.database_now()
     if run.status == RunStatus.QUEUED:
-        return run if run.due_at is None or run.due_at <= now else None
-    if run.status != RunStatus.RUNNING:
-        return None
-    lapsed = run.lease_until is None or run.lease_until <= now
-    return run if lapsed or _holder_is_gone(run) else None
+        return run if run.due_at is None or run.due_at <= clock.database_now() else None
+    return run if run.status == RunStatus.RUNNING and is_lost(run) else None
+
+
+def is_lost(run: Run) -> bool:
+    """Whether a running one may be taken from its worker: its lease has ended, or the worker is gone."""
+    lapsed = run.lease_until is None or run.lease_until <= clock.database_now()
+    return lapsed or _holder_is_gone(run)
 
 
 def _holder_is_gone(run: Run) -> bool:

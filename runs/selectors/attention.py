@@ -19,10 +19,12 @@ FAILED = f"""
 select error_type, error_step, agent, id, ended_at from runs_run
 where status = 'failed' and id > %s order by id desc limit {FAILED_MAX}
 """
-# runs_step_in_doubt and its run.
+# runs_step_in_doubt. Of an erased run nobody can say any more what was sent, so nobody is asked about it.
 IN_DOUBT = """
 select s.run_id, s.seq, s.name, s.started_at, s.effect from runs_step s
-where s.doubted_at is not null and s.status = 'in_doubt' order by s.run_id limit 50
+where s.doubted_at is not null and s.status = 'in_doubt'
+  and not exists (select from checkpoints_runkey k where k.run_id = s.run_id and k.destroyed_at is not null)
+order by s.run_id limit 50
 """
 # The last good version: the newest version of the agent with a success before the first such failure is not asked of
 # history here; the page shows the version that failed and when it was registered.

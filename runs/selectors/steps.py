@@ -282,7 +282,7 @@ def detail(run_id: UUID, seq: int) -> StepDetail:
     columns: list[Any] = [row, *plain, *opened[:3], *facts, names[0] or "", names[1] or ""]
     columns += [tool.get("lookup_url", ""), tool.get("note", ""), tool.get("risk", ""), opened[3]]
     columns.append(attempts(run_id, row, plain[0], key) if key and row.attempt > 1 else [])
-    columns.append(late(run_id, row.seq, key) if key and found[41] else [])
+    columns.append(late(run_id, row.seq, key) if found[41] else [])
     return StepDetail(*columns, *found[42:])
 
 
@@ -318,9 +318,10 @@ def attempts(run_id: UUID, row: StepRow, generation: int, key: bytes) -> list[At
 
 
 def late(run_id: UUID, seq: int, key: bytes) -> list[LateAnswer]:
+    """Without a key (it was destroyed): that they came, and how they ended."""
     found: list[LateAnswer] = []
     for late_id, fence, outcome, body, after_settled, received_at in sql.rows(LATE, [run_id, seq]):
-        opened = sealing.open_late(key, current_tenant(), late_id, body)
+        opened = sealing.open_late(key, current_tenant(), late_id, body) if key else None
         found.append(LateAnswer(late_id, fence, outcome, opened, after_settled, received_at))
     return found
 

@@ -218,9 +218,10 @@ def expire(approval_id: UUID) -> None:
         _go_on(run, approval, actor=actors.system("clock"), args=None)
 
 
-def withdraw_open(run: Run, *, actor: Actor) -> None:
-    """The run is over: its open questions need no answer any more (an effect in doubt still does)."""
-    for approval in Approval.objects.filter(run_id=run.id, status=ApprovalStatus.PENDING).exclude(kind="settle"):
+def withdraw_open(run: Run, *, actor: Actor, doubts: bool = False) -> None:
+    """The run is over: its open questions need no answer any more. An effect in doubt still does, unless `doubts`."""
+    still_asked = [] if doubts else ["settle"]
+    for approval in Approval.objects.filter(run_id=run.id, status=ApprovalStatus.PENDING).exclude(kind__in=still_asked):
         trail.transition(approval, to=ApprovalStatus.WITHDRAWN, actor=actor, action="approval.withdrawn")
 
 

@@ -20,7 +20,7 @@ from agentstate.tenants.actors import Actor
 from checkpoints import keys
 from runs import scratchpad
 from runs.models import Approval, Run, RunTag
-from runs.services import control
+from runs.services import approvals, control
 from runs.states import RUN_LIVE
 
 
@@ -32,6 +32,7 @@ class Concerned:
     agent: str
     status: str
     control: str  # "cancel" while its worker is asked to stop
+    worker: str  # its name, while it drives the run
 
     @property
     def public_id(self) -> str:
@@ -45,8 +46,8 @@ class Concerned:
 def concerned(*, run_ids: Collection[UUID], session_keys: Collection[str]) -> list[Concerned]:
     """These runs, and those of these sessions, oldest first; one query. Asserts nothing: the tenant is the scope's."""
     named = Q(id__in=list(run_ids)) | Q(session_key__in=[key for key in session_keys if key])
-    found = Run.objects.filter(named).order_by("id").values_list("id", "agent", "status", "control")
-    return [Concerned(*row) for row in found]
+    found = Run.objects.filter(named).order_by("id").values_list("id", "agent", "status", "control", "worker__name")
+    return [Concerned(*row, worker or "") for *row, worker in found]
 
 
 def stop(run_ids: Sequence[UUID], *, actor: Actor, reason: str) -> int:
@@ -77,10 +78,11 @@ def destroy(run_ids: Sequence[UUID], *, session_keys: Collection[str], actor: Ac
     for run in rows:
         assert run.status not in RUN_LIVE, "a run is stopped before its key goes"
         if run.id in readable:
+            approvals.withdraw_open(run, actor=actor, doubts=True)  # nobody can read any more what is asked
             keys.destroy(run.id)
             trail.record(run, action="run.erased", actor=actor, detail={"erasure": erasure})
         _forget_names(run, session_keys)
-        scratchpad.drop(run.tenant_id, run.id)
+        scratchpad.shut(run.tenant_id, run.id)
     return len(readable)
 
 

@@ -54,6 +54,7 @@ class Migration(migrations.Migration):
                     "stopped_ids",
                     django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), default=list, size=None),
                 ),
+                ("waits", models.JSONField(default=dict)),
                 (
                     "shared_ids",
                     django.contrib.postgres.fields.ArrayField(base_field=models.UUIDField(), default=list, size=None),

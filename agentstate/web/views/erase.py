@@ -14,14 +14,16 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
-from agentstate.affairs import erasing
+from agentstate.affairs import erasing, erasures
 from agentstate.affairs.erasing import ErasePlan
+from agentstate.affairs.erasures import ErasureRow
 from agentstate.affairs.models import Erasure
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
+from memory.selectors import review
 from runs.views.showing import show
 
 WAIT_S = 3.0  # of the person who pressed the button; the task does the rest
@@ -55,16 +57,11 @@ def _page(
     subject_id = parse_id("subject", subject)
     done = _begun(subject)
     if done is not None:
-        if request.GET.get("format") == "json":
-            return twin(
-                {"subject_id": subject, "status": done.status, "receipt": done.receipt, "problem": done.problem}
-            )
-        context: dict[str, object] = {"section": "memories", "subject": subject, "erasure": done}
-        return show(request, "web/erased.html", context, status=status)
+        return _begun_page(request, subject, done, status=status)
     plan = erasing.plan(subject_id)
     if request.GET.get("format") == "json":
         return twin(_plain(plan))
-    context = {
+    context: dict[str, object] = {
         "section": "memories",
         "subject": subject,
         "plan": plan,
@@ -75,6 +72,15 @@ def _page(
         "typed": request.POST,
     }
     return show(request, "web/erase.html", context, status=status)
+
+
+def _begun_page(request: TenantRequest, subject: str, done: Erasure, *, status: int) -> HttpResponse:
+    if request.GET.get("format") == "json":
+        facts = {"status": done.status, "receipt": done.receipt, "problem": done.problem, "waits": done.waits}
+        return twin({"subject_id": subject} | facts)
+    (row,) = erasures.rows_of([done])
+    context: dict[str, object] = {"section": "memories", "subject": subject, "erasure": done, "row": row}
+    return show(request, "web/erased.html", context, status=status)
 
 
 def _begun(subject: str) -> Erasure | None:
@@ -117,6 +123,41 @@ def _erase(request: TenantRequest, subject: str) -> HttpResponse:
     else:
         messages.info(request, "Its keys are destroyed: nothing can be read any more. The rest goes on by itself.")
     return see_other(request, reverse("subject-erase", args=[request.tenant.slug, subject]))
+
+
+@require_GET
+@tenant_page("runs.read")
+def listed(request: TenantRequest) -> HttpResponse:
+    """Every erasure, the newest first: what it waits for, who asked, and its receipt."""
+    require(request.actor, "memory.erase")
+    state = request.GET.get("state", "")
+    state = state if state in erasures.STATES else ""
+    found = erasures.page(state=state, after=request.GET.get("after", ""))
+    if request.GET.get("format") == "json":
+        return twin([_listed(row) for row in found.rows])
+    context: dict[str, object] = {
+        "section": "memories",
+        "tab": "erasures",
+        "waiting": review.pending_count(),
+        "found": found,
+        "counts": erasures.counts(),
+        "state": state,
+        "first_page": not request.GET.get("after"),
+    }
+    return show(request, "web/erasures.html", context)
+
+
+def _listed(row: ErasureRow) -> dict[str, object]:
+    return {
+        "erasure_id": row.public_id,
+        "subject_id": row.subject,
+        "status": row.erasure.status,
+        "requested_by": row.erasure.requested_by_name,
+        "started_at": row.erasure.started_at,
+        "finished_at": row.erasure.finished_at,
+        "waits": [dataclasses.asdict(each) for each in row.waits],
+        "problem": row.erasure.problem,
+    }
 
 
 @require_GET

@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
-from agentstate.affairs import invariants
+from agentstate.affairs import erasures, invariants
 from agentstate.core.clock import now as clock_now
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.http.pages import TenantRequest, see_other, tenant_page, twin
@@ -58,6 +58,7 @@ def health(request: TenantRequest) -> HttpResponse:
         "agents": agents.names(),
         "machinery": machinery.read(),
         "upkeep": upkeep.standing(),
+        "erasures": erasures.counts(),
         "unusable": policies.troubles(),
     }
     if request.GET.get("check") == "1":
@@ -65,7 +66,7 @@ def health(request: TenantRequest) -> HttpResponse:
         context["violations"] = invariants.check(request.tenant.id)
         context["rules"] = len(invariants.RULES)
     if request.GET.get("format") == "json":
-        return twin({name: context[name] for name in ("workers", "machinery", "upkeep", "unusable")})
+        return twin({name: context[name] for name in ("workers", "machinery", "upkeep", "erasures", "unusable")})
     return show(request, "web/health.html", context)
 
 
