@@ -117,6 +117,7 @@ class Executor:
 
     def run(self) -> Driven:
         """Until the run ends, waits, or is lost. What ends the process passes through, and nothing is written then."""
+        self.heartbeat.renew_if_late()  # before main, which would find too little trust for its first step
         self.heartbeat.start()
         try:
             while True:

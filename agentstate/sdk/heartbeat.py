@@ -11,7 +11,7 @@ from collections.abc import Callable
 from agentstate.core.errors import DomainError, Fenced
 from agentstate.sdk.deferred import Deferred
 from agentstate.sdk.flights import Flight, Flights
-from agentstate.sdk.lease import RENEWALS_PER_LEASE, Trust
+from agentstate.sdk.lease import RENEWALS_PER_LEASE, TRUSTED_PART, Trust
 from agentstate.sdk.signals import RunInterrupted
 from agentstate.sdk.store import Claim, RunStore
 from agentstate.sdk.turns import Turns
@@ -50,6 +50,11 @@ class Heartbeat:
         self._show_at: float | None = None
         self.is_hurried = False  # the process must end soon: look often whether it may
         self._thread = threading.Thread(target=self._beat, name="agentstate-heartbeat", daemon=True)
+
+    def renew_if_late(self) -> None:
+        """A claim that took so long that a renewal is due already: ask for it now. Before start()."""
+        if self._trust.remaining_s() < self._trust.lease_s * (TRUSTED_PART - 1 / RENEWALS_PER_LEASE):
+            self._renew()
 
     def start(self) -> None:
         self._thread.start()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from time import monotonic
 from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from agentstate.core import canonical
+from agentstate.core.errors import Fenced
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
 from agentstate.db import sql, wake
+from agentstate.sdk.lease import RENEWALS_PER_LEASE
 from agentstate.sdk.store import AgentSpec, Claim, Control, Failure, StepRecord
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import keys
 from runs import scratchpad, sealing
-from runs.engine import acts, doubts, going_on
+from runs.engine import acts, doubts, going_on, renewing
 from runs.engine import session as sessions
 from runs.engine.session import RunSession
 from runs.models import AgentVersion, Run, Step, Stop, Worker
@@ -33,8 +36,11 @@ register("claim.loaded", "the run loaded / handing it to the executor")
 CLAIM_SQL = (
     "SELECT runs_claim(%s::uuid, %s::uuid, %s::uuid, %s::text[], %s::uuid[], %s::int, %s::float8)"  # see sql/claim.sql
 )
+# A claim that was lost before it was handed out was no try of the agent's code. The primary key.
+NO_TRY = "UPDATE runs_run SET claims = claims - 1 WHERE id = %s AND claims > 0 AND status IN ('queued', 'running')"
 LOOK_CLOSER = 0
 FIRST_FENCE = 1
+PATIENCE = (1, 2, 4, 8)  # leases that the claim after so many without a turn gets: the last may have been too short
 
 
 class Taken(NamedTuple):
@@ -58,9 +64,10 @@ def claim(
 ) -> tuple[Claim, RunSession] | None:
     """Take the lease of this run if it is free to take; None else.
 
-    The attempt is counted before anything of the run is loaded, so a run that kills its worker is quarantined. The
-    fence grows with every claim. Locks: run.
+    The attempt is counted before anything of the run is loaded, so a run that kills its worker is quarantined; one that
+    we live to see lost before it is handed out counts no more. The fence grows with every claim. Locks: run.
     """
+    asked_at = monotonic()
     taken = _take_plainly(run_id, tenant_id=tenant_id, worker=worker, agents=agents, lease_s=lease_s)
     if taken is None:
         with tenant_scope(tenant_id, durable=True):
@@ -70,6 +77,7 @@ def claim(
     hit("claim.committed")
     run, session, records, budget = sessions.load_claimed(tenant_id, run_id, lease_s=lease_s)
     if run.fence != taken.fence:  # our lease ended meanwhile, and somebody else has the run
+        _take_back_try(tenant_id, run_id)
         return None
     if taken.over:
         _report_lost_effects(session)
@@ -80,6 +88,9 @@ def claim(
     if run.fence > FIRST_FENCE:
         scratchpad.rebuild(session)
     hit("claim.loaded")
+    if not _is_in_time(session, asked_at):
+        _take_back_try(tenant_id, run_id)
+        return None
     reason = "recovery" if taken.over else run.wake_reason
     claimed = claim_of(
         run,
@@ -122,6 +133,22 @@ def _look_closer(
     over = run.status == RunStatus.RUNNING
     _take(run, worker=worker, lease_s=lease_s)
     return Taken(run.fence, over)
+
+
+def _is_in_time(session: RunSession, asked_at: float) -> bool:
+    """Whether the lease holds for whoever gets the claim; one that took long to load is renewed first."""
+    if monotonic() - asked_at < session.lease_s / RENEWALS_PER_LEASE:
+        return True
+    try:
+        renewing.renew(session.tenant_id, session.run_id, fence=session.fence, lease_s=session.lease_s)
+    except Fenced:
+        return False
+    return True
+
+
+def _take_back_try(tenant_id: UUID, run_id: UUID) -> None:
+    with tenant_scope(tenant_id):
+        sql.execute(NO_TRY, [run_id])
 
 
 def _flush(run: Run, session: RunSession) -> None:
@@ -265,7 +292,7 @@ def _take(run: Run, *, worker: Worker, lease_s: float) -> None:
         changes={
             "fence": run.fence + 1,
             "worker": worker,
-            "lease_until": now + timedelta(seconds=lease_s),
+            "lease_until": now + timedelta(seconds=lease_s * PATIENCE[min(run.claims, len(PATIENCE) - 1)]),
             "claims": run.claims + 1,
             "attempt": run.attempt + 1,
             "started_at": run.started_at or now,

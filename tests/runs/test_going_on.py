@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from agentstate.core.errors import Conflict, Fenced, Forbidden, Invalid, NonDeterminism, NotFound, TooLarge
 from agentstate.core.ids import parse_id
+from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
 from agentstate.sdk.store import (
     AgentSpec,
     Budget,
@@ -26,6 +29,8 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import reading
 from runs import scratchpad
+from runs.engine import leases
+from runs.engine import session as sessions
 from runs.models import AdmissionKey, Event, Run, StatusDelta, Step
 from runs.services import admission, approvals, clock, control, sweep, timers
 from tests.runs.conftest import SPEC, Desk
@@ -268,6 +273,71 @@ def test_a_run_that_kills_its_workers_is_quarantined(desk: Desk) -> None:
     assert desk.try_take(claim.run_id) is None
     run = desk.run(claim)
     assert (run.status, run.error_type) == ("failed", "Poison")
+
+
+def test_a_claim_that_came_too_late_is_no_try_of_the_agents_code(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = sessions.load_claimed
+
+    def slow(tenant_id: UUID, run_id: UUID, **more: Any) -> Any:
+        with tenant_scope(tenant_id):
+            Run.objects.filter(id=run_id).update(lease_until=clock.database_now() - timedelta(seconds=1))
+        return load(tenant_id, run_id, **more)
+
+    run = desk.store.admit("desk", {})
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "load_claimed", slow)
+        patched.setattr(leases, "monotonic", itertools.count(0.0, desk.store.lease_s).__next__)
+        for _ in range(2 * CLAIMS_WITHOUT_PROGRESS_MAX):
+            assert desk.try_take(run.run_id) is None
+    claim = desk.take(run.run_id)
+    assert (claim.fence, desk.run(claim).claims) == (2 * CLAIMS_WITHOUT_PROGRESS_MAX + 1, 1)
+
+
+def test_a_slow_claim_that_was_taken_over_is_no_try_either(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, taken = sessions.load_claimed, []
+
+    def overtaken(tenant_id: UUID, run_id: UUID, **more: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(sessions, "load_claimed", load)
+            with tenant_scope(tenant_id):
+                Run.objects.filter(id=run_id).update(lease_until=clock.database_now() - timedelta(seconds=1))
+            taken.append(desk.take(run.run_id))
+        return load(tenant_id, run_id, **more)
+
+    run = desk.store.admit("desk", {})
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "load_claimed", overtaken)
+        assert desk.try_take(run.run_id) is None
+    [claim] = taken
+    assert (claim.fence, desk.run(claim).claims) == (2, 1)
+
+
+def test_a_claim_that_took_long_to_load_is_handed_out_with_a_fresh_lease(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = desk.store.admit("desk", {})
+    soon = timedelta(seconds=desk.store.lease_s / 2)
+
+    def slow(tenant_id: UUID, run_id: UUID, **more: Any) -> Any:
+        with tenant_scope(tenant_id):
+            Run.objects.filter(id=run_id).update(lease_until=clock.database_now() + soon)
+        return load(tenant_id, run_id, **more)
+
+    load = sessions.load_claimed
+    monkeypatch.setattr(sessions, "load_claimed", slow)
+    monkeypatch.setattr(leases, "monotonic", itertools.count(0.0, desk.store.lease_s / 2).__next__)
+    claim = desk.take(run.run_id)
+    with tenant_scope(desk.tenant_id):
+        assert desk.run(claim).lease_until > clock.database_now() + soon
+
+
+def test_each_claim_without_a_turn_gets_a_longer_lease(desk: Desk) -> None:
+    claim = desk.start()
+    for times in (2, 4, 8, 8):
+        claim = desk.retake(claim)
+        with tenant_scope(desk.tenant_id):
+            left = desk.run(claim).lease_until - clock.database_now()
+        assert left > timedelta(seconds=desk.store.lease_s * times / 2)
 
 
 def test_progress_clears_the_count_of_claims(desk: Desk) -> None:

@@ -75,6 +75,33 @@ def test_lost_trust_never_comes_back() -> None:
         lease.check()
 
 
+class Counted(MemoryStore):
+    """Renewals are counted, and take no time."""
+
+    renewals = 0
+
+    def renew(self, claim: Claim) -> Renewal:
+        self.renewals += 1
+        return super().renew(claim)
+
+
+@pytest.mark.parametrize(("late_s", "renewals"), [(0.0, 0), (LEASE_S * 2, 1)])
+def test_a_claim_that_came_late_is_renewed_before_main_begins(late_s: float, renewals: int) -> None:
+    store = Counted(lease_s=LEASE_S)
+
+    @st.agent("late")
+    def main() -> int:
+        look("first")
+        return store.renewals
+
+    store.register(main.spec())
+    run_id = store.admit(main.name, {}).run_id
+    claim = store.claim(WORKER, agents={"late": main.spec()}, run_id=run_id)
+    assert claim is not None
+    driven = Executor(store, claim, main, asked_at=time.monotonic() - late_s).run()
+    assert (driven.status, store.get(run_id).output, CALLS) == ("succeeded", renewals, ["first"])
+
+
 CALLS: list[str] = []
 
 
