@@ -43,7 +43,7 @@ def test_every_death_has_a_meaning_and_a_world() -> None:
 
 def test_every_mutant_has_cases() -> None:
     assert set(plans.MUTANTS) == set(MEANING) - {"none"}
-    assert len(plans.MUTANTS) == 10
+    assert len(plans.MUTANTS) == 11
 
 
 def test_the_kept_seeds_can_be_read() -> None:

@@ -25,6 +25,7 @@ from agentstate.dev.sandbox.client import Sandbox
 from agentstate.sdk.executor import Executor
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
+from memory.services import buffering
 from runs.engine.store import LocalStore
 from runs.models import Approval
 from runs.services import approvals, control, settling, workers
@@ -45,7 +46,8 @@ PASSING = {
     "SELECT",
     "HELLO",
 }
-PASSING |= {"SUBSCRIBE", "UNSUBSCRIBE", "INFO"}
+PASSING |= {"SUBSCRIBE", "UNSUBSCRIBE", "INFO", "EXISTS"}
+READS = (buffering._READ,)  # scripts
 WRITES = ("INSERT", "UPDATE", "DELETE", "SELECT RUNS_TURN(", "SELECT RUNS_RENEW(", "SELECT RUNS_CLAIM(")
 
 
@@ -96,8 +98,8 @@ def _watch_commits(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
         _tell_alone(told, statement)
         return done
 
-    def executing_together(*asked: sql.Query) -> Any:
-        done = together(*asked)
+    def executing_together(*asked: sql.Query, **options: Any) -> Any:
+        done = together(*asked, **options)
         for statement, _ in asked:
             if _tell_alone(told, statement):
                 break  # they are one transaction
@@ -129,7 +131,8 @@ def _watch_redis(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def executing(self: Any, *args: Any, **options: Any) -> Any:
         done = execute(self, *args, **options)  # type: ignore[no-untyped-call]
-        if str(args[0]).split()[0] not in PASSING and not str(args[1:2]).startswith("('_kombu"):
+        is_read = str(args[0]).split()[0] in PASSING or args[1:2] in [(script,) for script in READS]
+        if not is_read and not str(args[1:2]).startswith("('_kombu"):
             told.tell("redis", " ".join(map(str, args[:1])))
         return done
 
@@ -166,7 +169,9 @@ def store(committed_db: None, alice: Actor, monkeypatch: pytest.MonkeyPatch) -> 
 def go_on(store: LocalStore, run_id: str) -> str:
     claim = store.claim(workers.this_process(), agents={drill.name: drill.spec()}, run_id=run_id)
     assert claim is not None
-    return Executor(store, claim, drill).run().status
+    status = Executor(store, claim, drill).run().status
+    assert status != "failed", store.get(run_id).failure
+    return status
 
 
 def pending(store: LocalStore) -> Approval:
@@ -178,7 +183,7 @@ def seen(approval: Approval) -> dict[str, Any]:
     return {"version": approval.version, "proposal_hash": bytes(approval.proposal_hash).hex()}
 
 
-@pytest.mark.parametrize("effect", ["pure", "notes", "keyed", "probed", "destructive"])
+@pytest.mark.parametrize("effect", ["pure", "notes", "memory", "keyed", "probed", "destructive"])
 def test_no_two_writes_of_a_run_without_a_failpoint(
     story: Story, sandbox: Sandbox, store: LocalStore, effect: str
 ) -> None:

@@ -1,4 +1,5 @@
-"""The drill's agent: pure steps around one effect of each class, against the sandbox, under each timing.
+"""The drill's agent: pure steps around one effect of each class, against the sandbox, under each timing; or around
+writes and reads of memory.
 
 The tools hit failpoints around their send, so that a process can also die with a call on its way.
 """
@@ -18,6 +19,7 @@ from agentstate.core.failpoints import hit, register
 from agentstate.dev.demo import other_side
 from agentstate.dev.drill.cases import TIMINGS
 from agentstate.dev.drill.pace import PAUSE_S, SETTLES_WITHIN_S, TIMEOUT_S, UNDER_WAY_S
+from agentstate.sdk.memory_acts import Role
 
 Json = Any  # what json.loads gives
 
@@ -75,6 +77,40 @@ TOOLS: dict[str, Callable[..., Json]] = {
 }
 
 
+# What the agent says and keeps about a case: the oracle knows it, too.
+def said(case: str) -> list[tuple[Role, str]]:
+    """In this order; the second one waits in the buffer for a while."""
+    return [
+        ("user", f"{case} asks when the green lamp will come."),
+        ("user", f"{case} rings twice at the door."),
+        ("assistant", f"The lamp of {case} comes on Tuesday."),
+    ]
+
+
+def kept(case: str) -> list[str]:
+    return [f"{case} ordered a green lamp.", f"{case} opens the door in the afternoon only."]
+
+
+def proposed(case: str) -> str:
+    return f"{case} pays by invoice."
+
+
+def _remember(case: str) -> Json:
+    """What is read is read before the rest is said: who reads it again is given other words."""
+    asked, waiting, answered = said(case)
+    early, late = kept(case)
+    session = st.memory.session(case)
+    session.say(*asked)
+    st.memory.remember(early)
+    session.say(*waiting, persistence="batched")
+    st.memory.propose(proposed(case))
+    given = session.context("Which lamp was ordered?")
+    found = st.memory.recall("green lamp")
+    session.say(*answered)
+    st.memory.remember(late)
+    return {"given": given.text, "found": list(found.texts)}
+
+
 @st.step
 def prepare(case: str) -> dict[str, Any]:
     return {"case": case, "pid": os.getpid()}
@@ -95,6 +131,8 @@ def drill(case: str, effect: str, timing: str) -> Json:
         for text in [Random(number).randbytes(NOTE_BYTES // 2).hex() for number in range(NOTES)]:  # noqa: S311
             st.note(text, important=True)  # or it would be summarised
         time.sleep(PAUSE_S)  # they are shown, and no turn has made them durable yet
+    elif effect == "memory":
+        found = _remember(case)
     elif effect != "pure":
         found = TOOLS[f"{effect}.{timing}"](case)
     concluded = conclude(case, found)

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
-EFFECTS = ("pure", "keyed", "probed", "destructive", "approved", "notes")
+from agentstate.core.limits import CLAIMS_WITHOUT_PROGRESS_MAX
+
+EFFECTS = ("pure", "keyed", "probed", "destructive", "approved", "notes", "memory")
 TIMINGS = ("fast", "slow_reply", "slow_act", "lost_reply", "hung_up")
 # Deaths that need the process to stand still at a failpoint; the conductor then does the rest.
 AT_STOP = ("stop", "zombie", "group", "postgres", "reply", "flush")
 AT_MESSAGES = ("lost", "doubled", "reordered")
 DEATHS = ("kill", *AT_STOP, *AT_MESSAGES)
+GROUPS_MAX = CLAIMS_WITHOUT_PROGRESS_MAX - 2
 # The moments around a call are the ones at which the other side's timing makes a difference.
 AROUND_CALL = ("call.before", "call.under_way", "call.answered", "turn.before", "turn.committed")
 
@@ -105,15 +108,19 @@ def random(seed: int, *, trace: Trace, count: int) -> list[Case]:
 
 
 def waves(cases: Iterable[Case], *, size: int) -> Iterator[list[Case]]:
-    """Cases that run side by side: message faults hold for a whole world, the others mix."""
+    """Cases that run side by side: message faults hold for a whole world, the others mix.
+
+    The death of a group is that of every run in it: few side by side, or the others are taken for poison.
+    """
     by_kind: dict[str, list[Case]] = {}
     for case in cases:
         kind = case.death if case.death in (*AT_MESSAGES, "group", "postgres") else "mixed"
         by_kind.setdefault(kind, []).append(case)
     for found in by_kind.values():
-        for first in range(0, len(found), size):
-            yield found[first : first + size]
+        together = min(size, GROUPS_MAX) if kind == "group" else size
+        for first in range(0, len(found), together):
+            yield found[first : first + together]
 
 
 def _calls(effect: str) -> bool:
-    return effect not in ("pure", "notes")
+    return effect not in ("pure", "notes", "memory")

@@ -17,7 +17,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
-from agentstate.dev.drill import oracle, people
+from agentstate.dev.drill import memories, oracle, people
 from agentstate.dev.drill.cases import AT_MESSAGES, AT_STOP, Case
 from agentstate.dev.drill.oracle import Live
 from agentstate.dev.drill.pace import (
@@ -241,13 +241,23 @@ class Wave:
             by_run[run_id].violations.append(f"taken over after {after_s:.2f} s, before its lease ended")
         for live in self._live.values():
             live.violations = oracle.judge(live, keys=keys[live.run_id], calls=calls, attempts=attempts[live.run_id])
+            live.violations += self._misremembered(live)
             live.hit = live.hit or self._was_hit(live)
-        strays = oracle.strays(set().union(*keys.values()), calls)
+        # A run that an earlier wave left unfinished may still act.
+        every = [key for (key,) in people.look(people.EVERY_KEY, tenant_id=tenant_id)]
+        strays = oracle.strays(every, calls)
         if strays and self._live:
             next(iter(self._live.values())).violations += strays
         if not done:
             self._world.kill_group()  # whatever hangs must not spoil the next wave
             self._world.start_group()
+
+    def _misremembered(self, live: Live) -> list[str]:
+        if live.case.effect != "memory" or live.status != "succeeded":
+            return []
+        seen = memories.of(live.case_id, live.run_id, tenant_id=self._world.tenant_id)
+        is_wiped = any(other.case.death == "flush" for other in self._live.values())
+        return oracle.judge_memory(live, seen, may_lose=is_wiped)
 
     def _was_hit(self, live: Live) -> bool:
         case = live.case

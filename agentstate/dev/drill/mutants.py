@@ -1,4 +1,4 @@
-"""Ten broken runtimes, each without one of the rules. A drill that does not notice them proves nothing.
+"""Eleven broken runtimes, each without one of the rules. A drill that does not notice them proves nothing.
 
 Applied in the worker group (and, for the rule about people, where people act) by AGENTSTATE_MUTANT, which nothing that
 is shipped ever reads.
@@ -26,6 +26,7 @@ MEANING = {
     "settle_without_right": "anybody may say at once that it did not happen",
     "trim_before_flush": "the scratchpad drops what no turn has made durable",
     "deferred_finish_lost": "the result of a step that waits for the next turn is dropped",
+    "memory_unkeyed": "a write of memory that is asked for again is done again",
 }
 
 
@@ -175,6 +176,15 @@ def _deferred_finish_lost() -> None:
     _put(Deferred, "add_finish", add_finish)
 
 
+def _memory_unkeyed() -> None:
+    from memory.services import receipts
+    from memory.sources import Source
+    from runs.engine import remembering
+
+    _put(receipts, "once", lambda key, asked, act, *, by="": act())
+    _put(remembering, "Source", lambda **fields: Source(**{**fields, "key": None}))
+
+
 _PATCHES: dict[str, Patch] = {
     "no_fence": _no_fence,
     "no_before_row": _no_before_row,
@@ -186,4 +196,5 @@ _PATCHES: dict[str, Patch] = {
     "settle_without_right": _settle_without_right,
     "trim_before_flush": _trim_before_flush,
     "deferred_finish_lost": _deferred_finish_lost,
+    "memory_unkeyed": _memory_unkeyed,
 }

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from agentstate.dev.drill import agents
 from agentstate.dev.drill.cases import AT_MESSAGES, Case
+from agentstate.dev.drill.memories import Given, Remembered
 from agentstate.dev.sandbox.client import SeenCall
 
+READS = 2  # of memory, by each case that remembers
+UNANSWERED = ("postgres", "reply")  # the commit stands and its asker is told nothing: it asks again
+ASKED_AGAIN = 2
 ENDED = ("succeeded", "failed", "cancelled")
 EFFECTS = ("keyed", "probed", "destructive", "approved")
 
@@ -59,6 +64,31 @@ def judge(live: Live, *, keys: Iterable[str], calls: Sequence[SeenCall], attempt
     if _is_harmless(live.case) and live.fence == (2 if live.case.effect == "approved" else 1):
         found += _disturbances(live, attempts)
     return found
+
+
+def judge_memory(live: Live, seen: Remembered, *, may_lose: bool) -> list[str]:
+    """Violations of a case that remembers and succeeded. `may_lose`: Redis was wiped, and what waited in it is lost."""
+    case_id, found = live.case_id, []
+    said = [text for _, _, text in seen.said]
+    first, waiting, last = agents.said(case_id)
+    exact = [(number, *line) for number, line in enumerate((first, waiting, last), 1)]
+    without = [(number, *line) for number, line in enumerate((first, last), 1)]
+    if seen.said != exact and not (may_lose and seen.said == without):
+        found.append(f"it said {said}")
+    if sorted(seen.kept) != sorted(agents.kept(case_id)):
+        found.append(f"it is remembered {sorted(seen.kept)}")
+    if seen.proposed != [agents.proposed(case_id)]:
+        found.append(f"it is proposed {seen.proposed}")
+    for read in seen.given:
+        found += _misgiven(live.case, read, str(seen.answer))
+    return found if len(seen.given) == READS else [*found, f"it has {len(seen.given)} reads on record"]
+
+
+def _misgiven(case: Case, read: Given, answer: str) -> list[str]:
+    """The ledger has a call for each time the step was begun and asked, and the newest gave what the run had."""
+    most = 1 if _is_harmless(case) else read.attempts + (ASKED_AGAIN if case.death in UNANSWERED else 0)
+    found = [] if 1 <= read.calls <= most else [f"{read.name}: {read.calls} calls in {read.attempts} attempts"]
+    return found + [f"{read.name}: the run was not given {text!r}" for text in read.texts if text not in answer]
 
 
 def strays(keys: Iterable[str], calls: Iterable[SeenCall]) -> list[str]:

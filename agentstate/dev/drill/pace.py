@@ -20,7 +20,7 @@ STOPPED_S = 2.0 * LEASE_S
 TAKEN_S_MAX = 8.0 * LEASE_S  # by then somebody has taken over what stands still
 STOPPED_S_MAX = 3.5 * LEASE_S  # later a person may have settled what the stopped process is still to send
 GATHER_S = 0.6 * LEASE_S  # faults that hit the whole world wait so long for more processes to stand still
-WAVE_S_MAX = 15.0 + 15.0 * LEASE_S
+WAVE_S_MAX = 20.0 + 25.0 * LEASE_S
 QUIET_S_MAX = 4.0 + 8.0 * LEASE_S
 
 

@@ -141,6 +141,9 @@ KEYS = """
 SELECT run_id, key FROM runs_step WHERE run_id = ANY(%s) AND key IS NOT NULL
 UNION SELECT run_id, key FROM runs_stepattempt WHERE run_id = ANY(%s) AND key IS NOT NULL
 """
+EVERY_KEY = """
+SELECT key FROM runs_step WHERE key IS NOT NULL UNION SELECT key FROM runs_stepattempt WHERE key IS NOT NULL
+"""
 ATTEMPTS = "SELECT run_id, name, attempt FROM runs_step WHERE run_id = ANY(%s)"
 
 

@@ -54,8 +54,10 @@ def short() -> Order:
         Case("approved", "fast", "flush", "turn.committed", 2),
         Case("destructive", "fast", "reply", "turn.before", 2),
         Case("keyed", "fast", "reply", "turn.before", 3),
+        Case("memory", "fast", "kill", "memory.wrote", 4),
+        Case("memory", "fast", "stop", "memory.wrote", 3),
     ]
-    return Order([_listed(cases)], proxied=True, size=6, seconds=60)
+    return Order([_listed(cases)], proxied=True, size=7, seconds=60)
 
 
 def short_storms() -> Order:
@@ -80,6 +82,7 @@ MUTANTS: dict[str, list[Case]] = {
     "settle_without_right": [Case("destructive", "slow_act", "kill", "call.under_way")],
     "trim_before_flush": [Case("notes")],
     "deferred_finish_lost": [Case("pure"), Case("keyed")],
+    "memory_unkeyed": [Case("memory", "fast", "kill", "memory.wrote", 2)],  # the message said, its step not ended
 }
 TRIES = 2  # side by side: on a busy machine a process may die elsewhere than it should
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WARM = (
     *("agentstate.celery", "kombu.transport.redis", "runs.engine.watching"),
-    *("agentstate.dev.drill.mutants", "agentstate.dev.drill.people"),
+    *("agentstate.dev.drill.mutants", "agentstate.dev.drill.people", "agentstate.dev.drill.memories"),
 )
 AGENTS = "agentstate.dev.drill.agents"
 
@@ -142,6 +142,7 @@ def _environment(
         "AGENTSTATE_LOG_FORMAT": "json",
         "AGENTSTATE_FAILPOINTS": "",
         "DATABASE_POOL": "0",
+        "EMBED_PROVIDER": "none",  # a child would load the model's weights first
         **sandbox.env(),
     }
 
