@@ -46,6 +46,7 @@ beat_schedule = {
     "embed": {"task": "memory.embed", "schedule": 15.0, "options": {"expires": 15}},
     "reword": {"task": "memory.reword", "schedule": 60.0, "options": {"expires": 60}},
     "consolidate": {"task": "memory.consolidate", "schedule": 60.0, "options": {"expires": 60}},
+    "retain": {"task": "memory.retain", "schedule": 600.0, "options": {"expires": 600}},
     "backfill": {"task": "memory.backfill", "schedule": 600.0, "options": {"expires": 600}},
     "invariants": {"task": "affairs.invariants", "schedule": 3_600.0, "options": {"expires": 600}},
 }

@@ -23,12 +23,14 @@ class RunStanding:
 
 
 Lookup = Callable[[Sequence[UUID]], list[RunStanding]]
+OpenSessions = Callable[[Sequence[str]], set[str]]
 _lookups: list[Lookup] = []
+_open_sessions: list[OpenSessions] = []
 
 
-def provide(lookup: Lookup) -> None:
+def provide(lookup: Lookup, open_sessions: OpenSessions) -> None:
     """Called once, at start, by the tier that has the runs."""
-    _lookups[:] = [lookup]
+    _lookups[:], _open_sessions[:] = [lookup], [open_sessions]
 
 
 def of(run_ids: Sequence[UUID]) -> list[RunStanding]:
@@ -37,3 +39,8 @@ def of(run_ids: Sequence[UUID]) -> list[RunStanding]:
         return []
     order = {run_id: place for place, run_id in enumerate(run_ids)}
     return sorted(_lookups[0](run_ids), key=lambda run: (not run.asks, not run.is_open, order[run.run_id]))
+
+
+def open_sessions(keys: Sequence[str]) -> set[str]:
+    """Those of these keys of sessions under which a run is open. Without a provider: none."""
+    return _open_sessions[0](keys) if keys and _open_sessions else set()

@@ -17,6 +17,7 @@ from memory.services import (
     learning,
     messages,
     receipts,
+    retention,
     rounds,
     sessions,
     summaries,
@@ -77,6 +78,12 @@ def backfill() -> None:
     rounds.over_tenants(rounds.batches("backfill", facts.backfill, target=facts.target()), for_s=LONG_ROUND_S)
 
 
+@shared_task(name="memory.retain")
+def retain() -> None:
+    """Remove ended sessions and lines of the ledger that their tenant keeps no longer."""
+    rounds.over_tenants(_retain, for_s=LONG_ROUND_S)
+
+
 def _expire_sessions(tenant_id: UUID, until_s: float) -> bool:
     with tenant_scope(tenant_id, durable=True):
         return sessions.expire_due() > 0
@@ -85,6 +92,16 @@ def _expire_sessions(tenant_id: UUID, until_s: float) -> bool:
 def _drop_receipts(tenant_id: UUID, until_s: float) -> bool:
     with tenant_scope(tenant_id, durable=True):
         return receipts.drop_old() > 0
+
+
+def _retain(tenant_id: UUID, until_s: float) -> bool:
+    """A batch of each round that has not come to its end; whether there is more."""
+    more = False
+    for name, work, target in retention.rounds(tenant_id):
+        with tenant_scope(tenant_id):
+            is_over = upkeep.has_reached(name, target)
+        more = more or (not is_over and rounds.batches(name, work, target=target)(tenant_id, until_s))
+    return more
 
 
 def _summarise(tenant_id: UUID, until_s: float) -> bool:

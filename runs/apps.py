@@ -16,4 +16,4 @@ class RunsConfig(AppConfig):
         from runs.selectors import brief
 
         compaction.provide(keeping.facts)
-        standing.provide(brief.standings)
+        standing.provide(brief.standings, brief.open_sessions)

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from datetime import datetime
 from uuid import UUID
 
 from agentstate.core.errors import NotFound
@@ -30,6 +31,11 @@ def new_id() -> UUID:
             if _counter >> _COUNTER_BITS:
                 _last_ms, _counter = _last_ms + 1, _fresh_counter()
         return _assemble(_last_ms, _counter)
+
+
+def first_at(moment: datetime) -> UUID:
+    """The lowest id that can be made at this moment: what was made before it has a lower one."""
+    return UUID(int=(int(moment.timestamp() * 1_000) & ((1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 def public_id(prefix: str, id: UUID) -> str:

@@ -220,6 +220,34 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Removed",
+            fields=[
+                ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=agentstate.core.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("run_id", models.UUIDField(null=True)),
+                ("session_key", models.CharField(max_length=200, null=True)),
+                ("at", models.DateTimeField()),
+                (
+                    "subject",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="memory.subject",
+                    ),
+                ),
+            ],
+            options={
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
             name="RecallQuestion",
             fields=[
                 ("tenant_id", models.UUIDField(db_default=agentstate.tenants.security.CurrentTenant(), editable=False)),
@@ -902,6 +930,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="session",
             index=models.Index(
+                condition=models.Q(("ended_at__isnull", False)),
+                fields=["tenant_id", "ended_at", "id"],
+                name="memory_session_ended",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="session",
+            index=models.Index(
                 condition=models.Q(("last_seq__gt", models.F("summarised_seq"))),
                 fields=["tenant_id", "id"],
                 name="memory_session_untold",
@@ -946,6 +982,45 @@ class Migration(migrations.Migration):
             constraint=agentstate.tenants.security.SweeperReads(
                 columns=["id", "tenant_id", "status", "last_active_at", "idle_s", "expires_at", "due_at"],
                 name="memory_session_sweeper",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="removed",
+            index=models.Index(fields=["run_id"], name="memory_removed_of_run"),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=agentstate.tenants.security.RowSecurity(
+                grants="SELECT, INSERT, DELETE", name="memory_removed_rls"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_removed_tenant_id"),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("run_id", None), ("session_key__isnull", False)),
+                    models.Q(("run_id__isnull", False), ("session_key", None)),
+                    _connector="OR",
+                ),
+                name="memory_removed_one",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=models.UniqueConstraint(fields=("subject", "run_id"), name="memory_removed_run"),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=models.UniqueConstraint(fields=("subject", "session_key"), name="memory_removed_session"),
+        ),
+        migrations.AddConstraint(
+            model_name="removed",
+            constraint=agentstate.tenants.security.TenantFK(
+                field="subject", name="memory_removed_subject", on_delete="CASCADE", to="memory_subject"
             ),
         ),
         migrations.AddIndex(

@@ -4,6 +4,7 @@ from memory.models.document import Progress, ProgressVersion, Prompt, PromptVers
 from memory.models.item import Item, ItemRevision, Proposal
 from memory.models.ledger import Injection, RecallQuestion
 from memory.models.receipt import Receipt
+from memory.models.removed import Removed
 from memory.models.session import Author, Message, Session, Summary
 from memory.models.subject import Alias, OwnerKey, Subject
 from memory.models.unit import Unit, UnitStaged, UnitTokens
@@ -24,6 +25,7 @@ __all__ = [
     "Proposal",
     "RecallQuestion",
     "Receipt",
+    "Removed",
     "Session",
     "Subject",
     "Summary",

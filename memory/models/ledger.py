@@ -13,7 +13,8 @@ SOURCES = ("message", "item", "summary", "prompt", "progress")
 class Injection(TenantModel):
     """One text that one call was given. Its words are those of the source's version, which never change.
 
-    Written in the transaction of the call that built the context; append-only, deleted with the subject.
+    Written in the transaction of the call that built the context; append-only, deleted by retention or with the
+    subject. Retention goes through them by their ids, which are in the order of their making.
     """
 
     run_id = models.UUIDField(null=True)

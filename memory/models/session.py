@@ -36,7 +36,8 @@ class Author(TenantOwned):
 class Session(Audited, TenantModel):
     """One conversation with a subject. `key` is the session_key of its runs.
 
-    Appending holds this row: message numbers have no holes. Deleted with its subject.
+    Appending holds this row: message numbers have no holes. Deleted with its subject, or by retention some time after
+    it ended: whole, with its messages.
     """
 
     subject = models.ForeignKey("memory.Subject", on_delete=models.CASCADE, db_constraint=False, related_name="+")
@@ -74,6 +75,12 @@ class Session(Audited, TenantModel):
             models.Index(fields=["tenant_id", "-last_active_at", "-id"], name="memory_session_recent"),  # the list
             # The upkeep that expires.
             models.Index(fields=["tenant_id", "due_at"], condition=Q(status="open"), name="memory_session_due"),
+            # The upkeep that removes.
+            models.Index(
+                fields=["tenant_id", "ended_at", "id"],
+                condition=Q(ended_at__isnull=False),
+                name="memory_session_ended",
+            ),
             # The upkeep that summarises.
             models.Index(
                 fields=["tenant_id", "id"], condition=Q(last_seq__gt=F("summarised_seq")), name="memory_session_untold"
@@ -86,7 +93,7 @@ class Session(Audited, TenantModel):
 
 
 class Message(TenantModel):
-    """One entry of a session, word for word. Written once; an undo marks it, an erasure deletes it."""
+    """One entry of a session, word for word. Written once; an undo marks it, retention or an erasure deletes it."""
 
     # No index of its own: that of its number begins with it, and each index costs every append.
     session = models.ForeignKey(

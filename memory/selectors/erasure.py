@@ -12,7 +12,8 @@ from agentstate.db import sql
 SESSIONS = "(SELECT id FROM memory_session WHERE subject_id = %(subject)s)"
 DOCUMENTS = (
     "(SELECT id FROM memory_progress WHERE subject_id = %(subject)s"
-    " OR (subject_id IS NULL AND key IN (SELECT key FROM memory_session WHERE subject_id = %(subject)s)))"
+    " OR (subject_id IS NULL AND key IN (SELECT key FROM memory_session WHERE subject_id = %(subject)s"
+    " UNION SELECT session_key FROM memory_removed WHERE subject_id = %(subject)s)))"
 )
 OF_SUBJECT = "subject_id = %(subject)s"
 ROWS: dict[str, str] = {
@@ -31,6 +32,7 @@ ROWS: dict[str, str] = {
     "memory_progress": f"id IN {DOCUMENTS}",
     # Answers of keyed writes hold ids. No index: an erasure reads the receipts of a tenant once.
     "memory_receipt": "position(%(hex)s in replace(reply::text, '-', '')) > 0",
+    "memory_removed": OF_SUBJECT,
     "memory_author": OF_SUBJECT,
     "memory_alias": OF_SUBJECT,
     "memory_session": OF_SUBJECT,
@@ -48,19 +50,28 @@ SELECT DISTINCT run_id FROM (
   UNION ALL SELECT run_id FROM memory_recallquestion WHERE subject_id = %(subject)s
   UNION ALL SELECT run_id FROM memory_progressversion WHERE progress_id IN (
     SELECT id FROM memory_progress WHERE subject_id = %(subject)s)
+  UNION ALL SELECT run_id FROM memory_removed WHERE subject_id = %(subject)s
 ) r WHERE run_id IS NOT NULL ORDER BY run_id"""
-# Indexes: memory_injection_step, memory_message_run.
+SESSION_KEYS = """
+SELECT key FROM memory_session WHERE subject_id = %(subject)s
+UNION SELECT session_key FROM memory_removed WHERE subject_id = %(subject)s AND session_key IS NOT NULL ORDER BY 1"""
+# Indexes: memory_injection_step, memory_message_run, memory_removed_of_run.
 SHARED = """
 SELECT run_id FROM memory_injection
   WHERE run_id = ANY(%(runs)s) AND subject_id <> %(subject)s
 UNION SELECT run_id FROM memory_message
+  WHERE run_id = ANY(%(runs)s) AND subject_id <> %(subject)s
+UNION SELECT run_id FROM memory_removed
   WHERE run_id = ANY(%(runs)s) AND subject_id <> %(subject)s
 ORDER BY run_id"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The runs that wrote or read something of the subject, and the keys of its sessions: those of further runs."""
+    """The runs that wrote or read something of the subject, and the keys of its sessions: those of further runs.
+
+    Those too of which retention has removed what they wrote or read.
+    """
 
     run_ids: list[UUID]
     session_keys: list[str]
@@ -76,8 +87,7 @@ def counts(subject_id: UUID) -> dict[str, int]:
 
 def reach(subject_id: UUID) -> Reach:
     run_ids = [run_id for (run_id,) in sql.rows(RUNS, {"subject": subject_id})]
-    keys = sql.rows("SELECT key FROM memory_session WHERE subject_id = %s ORDER BY key", [subject_id])
-    return Reach(run_ids, [key for (key,) in keys])
+    return Reach(run_ids, [key for (key,) in sql.rows(SESSION_KEYS, {"subject": subject_id})])
 
 
 def shared(subject_id: UUID, run_ids: Sequence[UUID]) -> list[UUID]:

@@ -10,8 +10,14 @@ from memory.standing import RunStanding
 from runs.selectors.runs import shown_status
 from runs.states import RUN_LIVE
 
+LIVE = ", ".join(f"'{status}'" for status in sorted(RUN_LIVE))
+
 # By primary key.
 BRIEF = "select id, agent, status, control, waiting_for from runs_run where id = any(%s)"
+# A run that is held back waits for one that is not. Index: runs_run_session_live.
+OPEN_SESSIONS = f"""
+select session_key from runs_run
+where session_key = any(%s) and session_key <> '' and not held and status in ({LIVE})"""
 
 
 def standings(run_ids: Sequence[UUID]) -> list[RunStanding]:
@@ -26,3 +32,8 @@ def standings(run_ids: Sequence[UUID]) -> list[RunStanding]:
         )
         for run_id, agent, status, control, waiting_for in sql.rows(BRIEF, [list(run_ids)])
     ]
+
+
+def open_sessions(keys: Sequence[str]) -> set[str]:
+    """Those of these keys of sessions under which a run is open."""
+    return {key for (key,) in sql.rows(OPEN_SESSIONS, [list(keys)])}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from agentstate.audit.models import AuditEntry
+from agentstate.core.clock import now
 from agentstate.core.ids import parse_id, public_id
 from agentstate.sdk.store import Claim, Continue, End, Entry, Park, Question, StepFinish, StepStart, Turn
 from agentstate.tenants.actors import Actor
@@ -23,6 +25,7 @@ from memory.services import (
     proposals,
     recalling,
     receipts,
+    retention,
     sessions,
     subjects,
     summaries,
@@ -67,6 +70,7 @@ class Town:
         person.runs["done"] = self.finished_run(person)
         person.runs["asking"] = self.asking_run(person)
         person.runs["driven"] = self.driven_run(person)
+        person.runs["long_ago"] = self.forgotten_run(person)
         self.remember(person)
         return person
 
@@ -108,6 +112,20 @@ class Town:
         self.desk.store.turn(claim, Turn(then=Continue({"carried": word})))
         claim = self.desk.retake(claim)
         self.desk.store.note(claim, [Entry(1, "note", f"live note of {word}")])
+        return claim
+
+    def forgotten_run(self, person: Person) -> Claim:
+        """Retention has removed its session: nothing of what it said is there any more. Its words: the input."""
+        word = person.word
+        claim = self.desk.start(input={"about": word}, session="")
+        self.desk.store.turn(claim, Turn(then=End("succeeded", output={"told": word})))
+        source = Source(run_id=parse_id("run", claim.run_id), step_seq=1)
+        with tenant_scope(self.tenant_id):
+            session = sessions.open(f"long-ago-{word}", subject_id=person.subject.id, agent="desk", actor=self.actor)
+            messages.append(session.id, [NewMessage("user", f"{word} was here.")], source=source, actor=self.actor)
+            sessions.close(session.id, actor=self.actor, reason=f"{word} has left")
+            Session.objects.filter(id=session.id).update(ended_at=now() - timedelta(days=400))
+            assert retention.remove_sessions("").done == 1
         return claim
 
     def remember(self, person: Person) -> None:

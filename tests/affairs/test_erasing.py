@@ -104,8 +104,8 @@ class TestReach:
                 with pytest.raises(Corrupt, match="key destroyed"):
                     run_keys.existing(run_id)
             statuses = dict(Run.objects.values_list("id", "status"))
-        assert [statuses[run_id] for run_id in ada.run_ids.values()] == ["succeeded", "cancelled", "cancelled"]
-        assert [statuses[run_id] for run_id in ben.run_ids.values()] == ["succeeded", "waiting", "running"]
+        assert [statuses[run_id] for run_id in ada.run_ids.values()] == ["succeeded", "cancelled", "cancelled", "succeeded"]
+        assert [statuses[run_id] for run_id in ben.run_ids.values()] == ["succeeded", "waiting", "running", "succeeded"]
 
     def test_no_other_subject_changes_by_one_byte(self, town: Town, ada: Person, ben: Person) -> None:
         with tenant_scope(town.tenant_id):

@@ -33,7 +33,7 @@ from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 
 pytestmark = pytest.mark.usefixtures("committed_db", "redis")
-NAMES = ("flush", "expire", "summarise", "extract", "consolidate", "embed", "reword", "backfill")
+NAMES = ("flush", "expire", "summarise", "extract", "consolidate", "embed", "reword", "backfill", "retain")
 
 
 class Tenanted:
