@@ -53,7 +53,7 @@ _STORED = "SELECT value::text FROM tenants_tenantsetting WHERE key = %s"
 class AgentPolicy(BaseModel):
     """How sessions of one agent are kept, told shorter and put into a context."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     strategy: Strategy = Field("summary", description="What stands in for the messages that do not fit word for word.")
     budget_tokens: int = Field(8_000, ge=CONTEXT_TOKENS_MIN, le=CONTEXT_TOKENS_MAX, description="Of one context.")
@@ -76,7 +76,7 @@ class AgentPolicy(BaseModel):
 class TenantPolicy(BaseModel):
     """What holds for all memory of a tenant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     fulltext: FullText = Field("plain", description="Words for search: readable in the database, as HMACs, or none.")
     language: Language = Field("english", description="Whose endings and stop words search knows.")
@@ -124,9 +124,9 @@ def for_tenant() -> TenantPolicy:
 
 
 def validated(model: type[AnyPolicy], fields: Mapping[str, Any], where: str) -> AnyPolicy:
-    """The policy these fields make, each of its very type. Raises: Invalid naming the setting and the field."""
+    """The policy these fields make. Raises: Invalid naming the setting and the field."""
     try:
-        return model.model_validate(dict(fields), strict=True)
+        return model(**fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])[:NAME_CHARS_MAX]

@@ -52,7 +52,7 @@ def _wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path)
     ends_at = time.monotonic() + START_S_MAX
     while time.monotonic() < ends_at and process.poll() is None:
         try:
-            if httpx.get(f"{url}/api/v1/openapi.json").status_code == 200:
+            if httpx.get(f"{url}/api/v1/openapi.json", timeout=START_S_MAX).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

@@ -16,7 +16,7 @@ from agentstate.api import auth, errors
 from agentstate.api.bodies import JsonRenderer, StrictParser
 from agentstate.api.document import Api
 from agentstate.core.errors import NotFound
-from memory.api import documents, items, proposals, reading, sessions, subjects
+from memory.api import documents, items, policies, proposals, reading, sessions, subjects
 from runs.api import agents, approvals, events, runs, work
 
 api = Api(
@@ -36,7 +36,7 @@ api.add_router("", runs.router, tags=["runs"])
 api.add_router("", events.router, tags=["runs"])
 api.add_router("", approvals.router, tags=["approvals"])
 api.add_router("", agents.router, tags=["agents"])
-for part in (subjects, items, sessions, reading, proposals, documents):
+for part in (subjects, items, sessions, reading, proposals, documents, policies):
     api.add_router("", part.router, tags=["memory"])
 api.add_router("", affairs.router, tags=["memory"])
 

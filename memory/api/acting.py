@@ -23,6 +23,7 @@ AnyType = TypeVar("AnyType")
 
 KEYED = {"parameters": [requests.IDEMPOTENCY_HEADER]}
 VERSIONED = {"parameters": [requests.IF_MATCH_HEADER]}
+IF_SEEN = {"parameters": [{**requests.IF_MATCH_HEADER, "required": False}]}
 BOTH = {"parameters": [requests.IF_MATCH_HEADER, requests.IDEMPOTENCY_HEADER]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
 from agentstate.core.ids import parse_id, public_id
@@ -70,33 +70,43 @@ def list_subjects(request: HttpRequest, wanted: Query[SubjectQuery]) -> SubjectP
 
 @router.get("/memory/subjects/{subject_id}", response={200: SubjectFullOut, 404: Problem}, operation_id="get_subject")
 @offloaded
-def get(request: HttpRequest, subject_id: str) -> SubjectFullOut:
-    """One subject with its other names."""
-    return _full(acting.reader(request), subject_id)
+def get(request: HttpRequest, response: HttpResponse, subject_id: str) -> SubjectFullOut:
+    """One subject with its other names; the version of what can be set of it is the ETag."""
+    full = _full(acting.reader(request), subject_id)
+    acting.versioned(response, full.version)
+    return full
 
 
 @router.patch(
     "/memory/subjects/{subject_id}",
     response={200: SubjectFullOut, (404, 409, 422): Problem},
     operation_id="change_subject",
+    openapi_extra=acting.IF_SEEN,
 )
 @offloaded
-def change(request: HttpRequest, subject_id: str, wanted: SubjectPatch) -> SubjectFullOut:
-    """Its name and its cap. A smaller cap makes the least of its unpinned items leave recall at once; see `evicted`."""
+def change(request: HttpRequest, response: HttpResponse, subject_id: str, wanted: SubjectPatch) -> SubjectFullOut:
+    """Its name and its cap. A smaller cap makes the least of its unpinned items leave recall at once; see `evicted`.
+
+    With If-Match: 409 when somebody changed it since, with what stands by now.
+    """
     actor = acting.writer(request)
+    seen = acting.optional_version(request)
 
     def act() -> list[dict[str, Any]]:
-        found = parse_id("subject", subject_id)
+        found, version = parse_id("subject", subject_id), seen
+        given: dict[str, Any] = {"actor": actor, "reason": wanted.reason}
         if "name" in wanted.model_fields_set:
-            subjects.rename(found, name=wanted.name or "", actor=actor, reason=wanted.reason)
+            named = subjects.rename(found, name=wanted.name or "", expected_version=version, **given)
+            version = named.audit_seq if seen is not None and named.audit_seq == seen + 1 else seen
         if "cap_bytes" not in wanted.model_fields_set:
             return []
-        evicted = subjects.set_cap(found, cap_bytes=wanted.cap_bytes, actor=actor, reason=wanted.reason)
+        evicted = subjects.set_cap(found, cap_bytes=wanted.cap_bytes, expected_version=version, **given)
         return [{"item_id": public_id("item", each.item_id), "bytes": each.bytes} for each in evicted]
 
     evicted = acting.once(request, actor, wanted, act)
     full = _full(actor, subject_id)
     full.evicted = [EvictedOut(**each) for each in evicted]
+    acting.versioned(response, full.version)
     return full
 
 
@@ -187,6 +197,7 @@ def _row(row: SubjectRow) -> SubjectOut:
         own_cap_bytes=row.own_cap_bytes,
         sessions=row.sessions,
         messages=row.messages,
+        version=row.version,
         created_at=row.created_at,
         last_active_at=row.last_active_at,
     )

@@ -56,6 +56,7 @@ class SubjectOut(Out):
     own_cap_bytes: int | None = Field(description="Null: the tenant's setting holds.")
     sessions: int
     messages: int
+    version: int = Field(description="Of its names and its cap; send it as If-Match with a change. Also the ETag.")
     created_at: datetime
     last_active_at: datetime
 

@@ -37,6 +37,7 @@ class SubjectRow:
     own_cap_bytes: int | None
     sessions: int
     messages: int
+    version: int  # of its names and its cap: the number of its newest audit entry
     created_at: datetime
     last_active_at: datetime
 
@@ -146,6 +147,7 @@ def _row(row: Subject, key: bytes | None, cap_bytes: int) -> SubjectRow:
         own_cap_bytes=row.cap_bytes,
         sessions=row.session_count,
         messages=row.message_count,
+        version=row.audit_seq,
         created_at=row.created_at,
         last_active_at=row.last_active_at,
     )

@@ -101,6 +101,9 @@ def change(
         if field in fields:
             raise Invalid(f"{field} cannot be set and cleared at once.", field=f"/{field}")
     held = _held(whose)
+    for field in clear:
+        if field not in whose.model.model_fields and field not in held.fields:
+            raise Invalid(f"There is no field {field[:TOLD_CHARS_MAX]!r} to clear.", field="/clear")
     bad = {each.field for each in unusable(whose.model, whose.key, held.fields)}
     kept = {field: value for field, value in held.fields.items() if field not in {*clear, *bad}}
     return _written(whose, held, {**kept, **fields}, expected_version, actor=actor, reason=reason)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
-from agentstate.audit import trail
+from agentstate.audit import history, trail
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.ids import public_id
@@ -97,12 +98,23 @@ def locked(subject_id: UUID) -> Subject:
     return subject
 
 
-def rename(subject_id: UUID, *, name: str, actor: Actor, reason: str = "") -> Subject:
-    """Give it a display name, or none with an empty one."""
+def rename(
+    subject_id: UUID, *, name: str, expected_version: int | None = None, actor: Actor, reason: str = ""
+) -> Subject:
+    """Give it a display name, or none with an empty one.
+
+    A subject's version is the number of its newest audit entry. `expected_version`: what the writer has seen, None for
+    whatever stands. Idempotent. Raises: Conflict with the name that stands by now.
+    """
     rights.require_writing(actor)
     name = _checked_name(name)
     subject = locked(subject_id)
     key = keys.owner_key(subject.id)
+    standing = sealing.open_text(key, "memory_subject", subject.id, subject.name) if subject.name else ""
+    if name == standing:
+        return subject
+    if expected_version not in (None, subject.audit_seq):
+        raise _overtaken(subject, expected_version, {"name": standing})
     subject.name = sealing.seal_text(key, "memory_subject", subject.id, name) if name else b""
     subject.save(update_fields=["name"])
     return trail.record(subject, action="subject.renamed", actor=actor, reason=reason)
@@ -133,22 +145,37 @@ def remove_alias(subject_id: UUID, alias_id: UUID, *, actor: Actor, reason: str 
         trail.record(subject, action="subject.alias_removed", actor=actor, reason=reason)
 
 
-def set_cap(subject_id: UUID, *, cap_bytes: int | None, actor: Actor, reason: str = "") -> list[cap.Evicted]:
+def set_cap(
+    subject_id: UUID, *, cap_bytes: int | None, expected_version: int | None = None, actor: Actor, reason: str = ""
+) -> list[cap.Evicted]:
     """Its own cap, or the tenant's with None; what left recall because of it.
 
-    Raises: Invalid, also when what is pinned alone is larger.
+    Raises: Invalid, also when what is pinned alone is larger; Conflict with the cap that stands by now.
     """
     rights.require_writing(actor)
     if cap_bytes is not None and not SUBJECT_CAP_BYTES_MIN <= cap_bytes <= SUBJECT_CAP_BYTES_MAX:
         bounds = f"{SUBJECT_CAP_BYTES_MIN:,} to {SUBJECT_CAP_BYTES_MAX:,}"
         raise Invalid(f"The cap of a subject is {bounds} bytes.", field="cap_bytes")
     subject = locked(subject_id)
+    if expected_version not in (None, subject.audit_seq) and cap_bytes != subject.cap_bytes:
+        raise _overtaken(subject, expected_version, {"cap_bytes": subject.cap_bytes})
     subject.cap_bytes = cap_bytes
     evicted = cap.enforce(subject, key=key_of(subject), actor=actor)
     subject.save(update_fields=["cap_bytes"])
     revising.save_counts(subject)
     trail.record(subject, action="subject.cap_set", actor=actor, reason=reason, detail={"bytes": cap.of(subject)})
     return evicted
+
+
+def _overtaken(subject: Subject, expected_version: int | None, theirs: dict[str, Any]) -> Conflict:
+    newest = history.of("subject", subject.id).order_by("-object_seq").first()
+    return Conflict(
+        f"{public_id('subject', subject.id)} is at version {subject.audit_seq} by now, not {expected_version}. Read it "
+        "again and bring your change over.",
+        version=subject.audit_seq,
+        expected=expected_version,
+        theirs={**theirs, "by": newest.actor_name if newest is not None else ""},
+    )
 
 
 def key_of(subject: Subject) -> bytes:

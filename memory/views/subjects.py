@@ -1,9 +1,14 @@
-"""Subjects: the list, one subject with all that is remembered of it, and what an admin may set about it."""
+"""Subjects: the list, one subject with all that is remembered of it, and what an admin may set about it.
+
+A name and a cap are saved with what was seen of them; who comes second gets both sides, and nothing is lost. What
+somebody else did beside it (another name, an export) is no conflict.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from django.contrib import messages
@@ -28,6 +33,7 @@ from memory.views import forms
 from memory.views.forms import Form
 
 SESSIONS_SHOWN = 5
+SEEN = frozenset({"expected_version", "seen_name", "seen_cap"})
 NAMES = ("name", "external_id", "alias_kind", "alias")
 
 
@@ -127,19 +133,41 @@ def settings(request: TenantRequest, subject: str) -> HttpResponse:
     return _settings_page(request, row, words, _as_set(row))
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """One field on which two people differ."""
+
+    label: str
+    base: str
+    theirs: str
+    yours: str
+    by: str
+
+
 def _as_set(row: SubjectRow) -> Form:
-    name = "" if row.name in (row.external_id, row.public_id) else row.name
-    return forms.fresh(name=name, cap=str(row.own_cap_bytes or ""))
+    name, cap_bytes = _set_name(row), str(row.own_cap_bytes or "")
+    seen = {"seen_name": name, "seen_cap": cap_bytes, "expected_version": str(row.version)}
+    return forms.fresh(name=name, cap=cap_bytes, **seen)
+
+
+def _set_name(row: SubjectRow) -> str:
+    return "" if row.name in (row.external_id, row.public_id) else row.name
 
 
 def _over(row: SubjectRow, form: Form, posted: Mapping[str, str]) -> Form:
-    """What one of the page's forms sent, over what is set: the other forms keep theirs."""
-    sent = {name: value for name, value in form.values.items() if name in posted}
+    """What one of the page's forms sent, over what is set: the other forms keep theirs, and the next save sees this."""
+    sent = {name: form.values[name] for name in form.values.keys() - SEEN if name in posted}
     return Form({**_as_set(row).values, **sent}, form.token)
 
 
 def _settings_page(
-    request: TenantRequest, row: SubjectRow, words: Words, form: Form, *, leaving: list[ItemRow] | None = None
+    request: TenantRequest,
+    row: SubjectRow,
+    words: Words,
+    form: Form,
+    *,
+    leaving: list[ItemRow] | None = None,
+    sides: Sides | None = None,
 ) -> HttpResponse:
     context: dict[str, object] = {
         "section": "memories",
@@ -147,6 +175,7 @@ def _settings_page(
         "form": form,
         "rehearsed": leaving is not None,
         "leaving": leaving,
+        "sides": sides,
         "aliases": directory.aliases_of(row.id, words),
         "kinds": directory.KINDS,
         "cap_min": SUBJECT_CAP_BYTES_MIN,
@@ -156,7 +185,7 @@ def _settings_page(
 
 
 def _set(request: TenantRequest, subject: str) -> HttpResponse:
-    form = forms.typed(request.POST, "act", "name", "cap", "alias_kind", "alias", "alias_id", "reason")
+    form = forms.typed(request.POST, "act", "name", "cap", "alias_kind", "alias", "alias_id", "reason", *sorted(SEEN))
     try:
         with tenant_scope(request.tenant.id):
             row, words = directory.find(subject)
@@ -166,13 +195,33 @@ def _set(request: TenantRequest, subject: str) -> HttpResponse:
             said = ACTS.get(form.values["act"], _rename)(request, row, form)
     except (Invalid, Conflict) as refusal:
         with tenant_scope(request.tenant.id):
-            return _settings_page(request, row, words, _over(row, form, request.POST).refused(refusal))
+            row, words = directory.find(subject)
+            again = _over(row, form, request.POST).refused(refusal)
+            return _settings_page(request, row, words, again, sides=_sides(refusal, form))
     messages.success(request, said)
     return see_other(request, reverse("subject-settings", args=[request.tenant.slug, subject]))
 
 
+def _sides(refusal: Invalid | Conflict, form: Form) -> Sides | None:
+    """After somebody else's change of the same field. None: something else was refused."""
+    theirs = refusal.data.get("theirs") or {}
+    if "name" in theirs:
+        return Sides("Name", form.values["seen_name"], theirs["name"], form.values["name"].strip(), theirs["by"])
+    if "cap_bytes" in theirs:
+        now = str(theirs["cap_bytes"] or "")
+        return Sides("Cap, bytes", form.values["seen_cap"], now, form.values["cap"].strip(), theirs["by"])
+    return None
+
+
+def _seen(row: SubjectRow, form: Form, *, unchanged: bool) -> int:
+    """The version that a save is over: that of now as well, when nobody has touched this field since it was seen."""
+    return row.version if unchanged else forms.number(form.values["expected_version"]) or 0
+
+
 def _rename(request: TenantRequest, row: SubjectRow, form: Form) -> str:
-    service.rename(row.id, name=form.values["name"], actor=request.actor, reason=form.values["reason"])
+    seen = _seen(row, form, unchanged=form.values["seen_name"] == _set_name(row))
+    name, reason = form.values["name"], form.values["reason"]
+    service.rename(row.id, name=name, expected_version=seen, actor=request.actor, reason=reason)
     return "The name is set."
 
 
@@ -210,7 +259,8 @@ def _typed_cap(form: Form) -> int | None:
 
 def _cap(request: TenantRequest, row: SubjectRow, form: Form) -> str:
     cap_bytes, reason = _typed_cap(form), form.values["reason"]
-    evicted = service.set_cap(row.id, cap_bytes=cap_bytes, actor=request.actor, reason=reason)
+    seen = _seen(row, form, unchanged=form.values["seen_cap"] == str(row.own_cap_bytes or ""))
+    evicted = service.set_cap(row.id, cap_bytes=cap_bytes, expected_version=seen, actor=request.actor, reason=reason)
     return "The cap is set." + (f" {len(evicted)} items left recall because of it." if evicted else "")
 
 

@@ -70,6 +70,21 @@ def test_a_smaller_cap_says_what_left_recall(api: Caller, subject: str) -> None:
     refused(api("PATCH", f"/memory/subjects/{subject}", {"cap_bytes": 1}), 422, "invalid", "/cap_bytes")
 
 
+def test_who_changes_a_subject_second_is_told_what_stands(api: Caller, subject: str) -> None:
+    address = f"/memory/subjects/{subject}"
+    seen = {"If-Match": api("GET", address).headers["ETag"]}
+    first = api("PATCH", address, {"name": "Ada L.", "cap_bytes": 6000}, headers=seen)
+    assert ok(first)["version"] == ok(api("GET", address))["version"] and first.headers["ETag"] != seen["If-Match"]
+    for body, theirs in (({"name": "A. L."}, {"name": "Ada L."}), ({"cap_bytes": 5000}, {"cap_bytes": 6000})):
+        late = refused(api("PATCH", address, body, headers=seen), 409, "conflict")
+        assert {**late["theirs"], "by": ""} == {**theirs, "by": ""} and late["version"] == ok(first)["version"]
+    both = {"name": "Ada L.", "cap_bytes": 5000}
+    refused(api("PATCH", address, both, headers=seen), 409, "conflict")
+    assert ok(api("PATCH", address, {"name": "Ada L.", "cap_bytes": 6000}, headers=seen))["own_cap_bytes"] == 6000
+    refused(api("PATCH", address, both, headers={"If-Match": "x"}), 422, "invalid", "If-Match")
+    assert ok(api("PATCH", address, both))["own_cap_bytes"] == 5000, "without one it is over whatever stands"
+
+
 def test_the_same_key_keeps_one_item_and_the_same_answer(api: Caller, subject: str) -> None:
     key = {"Idempotency-Key": "order-77"}
     body = {"subject": "user:1", "text": TEXT}

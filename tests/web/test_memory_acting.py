@@ -271,11 +271,13 @@ def test_a_subject_is_made_once_and_found_by_each_of_its_names(
 def test_names_and_cap_are_set_with_their_bounds(alice_client: Client, memory: Remembered, base: str) -> None:
     subject, other = memory.subject("a"), memory.subject("b", email="b@example.test")
     address = f"{base}/memories/{subject}/settings/"
-    page = text(alice_client.get(address))
-    assert alice_client.post(address, {"act": "rename", "name": "Dr. Lind"}).status_code == 303
+    named = form(text(alice_client.get(address)), having="seen_name")
+    assert alice_client.post(address, {**named, "name": "Dr. Lind"}).status_code == 303
     assert "Dr. Lind" in text(alice_client.get(f"{base}/memories/{subject}/"))
     for cap, status in (("6,000", 303), ("100", 422), ("many", 422), ("", 303)):
-        assert alice_client.post(address, {"act": "cap", "cap": cap, "reason": "r"}).status_code == status, cap
+        sent = form(text(alice_client.get(address)), having="seen_cap")
+        answer = alice_client.post(address, {**sent, "act": "cap", "cap": cap, "reason": "r"})
+        assert answer.status_code == status, cap
     taken = alice_client.post(address, {"act": "alias", "alias_kind": "email", "alias": "b@example.test"})
     assert taken.status_code == 409 and other in text(taken) and "b@example.test" in text(taken)
     assert alice_client.post(address, {"act": "alias", "alias_kind": "phone", "alias": "0100"}).status_code == 303
@@ -285,6 +287,43 @@ def test_names_and_cap_are_set_with_their_bounds(alice_client: Client, memory: R
     assert alice_client.post(address, gone).status_code == 303
     assert "0100" not in text(alice_client.get(address))
     assert alice_client.post(address, {"act": "unalias", "alias_id": "zz"}).status_code == 422
+
+
+def test_who_sets_a_name_or_a_cap_second_sees_both_sides_and_loses_nothing(
+    alice_client: Client, anna_client: Client, memory: Remembered, base: str
+) -> None:
+    subject = memory.subject()
+    address = f"{base}/memories/{subject}/settings/"
+    for having, field, theirs, mine, act in (
+        ("seen_name", "name", "Dr. Lind", "Mara L.", "rename"),
+        ("seen_cap", "cap", "6000", "7000", "cap"),
+    ):
+        annas, alices = (form(text(each.get(address)), having=having) for each in (anna_client, alice_client))
+        sent = {"act": act, "reason": "her letter"}
+        assert alice_client.post(address, {**alices, **sent, field: theirs}).status_code == 303
+        lost = anna_client.post(address, {**annas, **sent, field: mine})
+        page = text(lost)
+        assert lost.status_code == 409 and "Someone was faster" in page and "Alice made it" in page
+        assert page.count(theirs) >= 1 and mine in page
+        again = form(page, having=having)
+        assert again[field] == mine and again[having] == theirs
+        assert anna_client.post(address, {**again, **sent}).status_code == 303
+        assert form(text(alice_client.get(address)), having=having)[field] == mine
+
+
+def test_what_others_do_beside_it_is_no_conflict(
+    alice_client: Client, anna_client: Client, memory: Remembered, base: str
+) -> None:
+    subject = memory.subject()
+    address = f"{base}/memories/{subject}/settings/"
+    name = form(text(anna_client.get(address)), having="seen_name")
+    cap = form(text(anna_client.get(address)), having="seen_cap")
+    alias = {"act": "alias", "alias_kind": "phone", "alias": "0100"}
+    assert alice_client.post(address, alias).status_code == 303
+    assert anna_client.post(address, {**name, "name": "Dr. Lind"}).status_code == 303
+    assert anna_client.post(address, {**cap, "act": "cap", "cap": "6000", "reason": "r"}).status_code == 303
+    page = text(alice_client.get(address))
+    assert "Dr. Lind" in page and 'value="6000"' in page and "0100" in page
 
 
 def test_a_cap_is_rehearsed_before_it_is_set(alice_client: Client, memory: Remembered, base: str) -> None:
