@@ -277,7 +277,7 @@ def _explain(body: bytes, fault: str) -> Any:
     try:
         value = json.loads(body)
     except RecursionError:
-        raise Invalid("This is nested too deeply.", malformed=True) from None
+        raise Invalid(f"This is nested more than {JSON_DEPTH_MAX} deep.") from None
     except ValueError:
         raise Invalid(f"The body is not JSON: {fault}.", malformed=True) from None
     canonical.check(value, where="")
