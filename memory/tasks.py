@@ -100,7 +100,8 @@ def _retain(tenant_id: UUID, until_s: float) -> bool:
     for name, work, target in retention.rounds(tenant_id):
         with tenant_scope(tenant_id):
             is_over = upkeep.has_reached(name, target)
-        more = more or (not is_over and rounds.batches(name, work, target=target)(tenant_id, until_s))
+        if not is_over:
+            more = rounds.batches(name, work, target=target)(tenant_id, until_s) or more
     return more
 
 

@@ -16,7 +16,7 @@ from agentstate.core.ids import parse_id, public_id
 from agentstate.db import sql
 from memory import keys
 from memory.models import Author, Message, Session, Subject, Summary
-from memory.selectors import directory
+from memory.selectors import directory, removed
 from memory.selectors.messages import OpenedMessage
 from memory.selectors.opening import Words
 from memory.selectors.sessions import SessionRow
@@ -131,9 +131,10 @@ class Window:
 
 def find(public: str) -> Conversation:
     """Three reads. Raises: NotFound."""
-    session = Session.objects.filter(id=parse_id("session", public)).first()
+    session_id = parse_id("session", public)
+    session = Session.objects.filter(id=session_id).first()
     if session is None:
-        raise NotFound("There is no such session.")
+        raise NotFound(removed.session_told(session_id))
     words = Words(keys.several([session.subject_id]).get(session.subject_id))
     subject = Subject.objects.filter(id=session.subject_id).first()
     name = directory.name_of(subject, words) if subject else ""

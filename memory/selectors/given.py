@@ -8,6 +8,7 @@ from agentstate.core.errors import NotFound
 from agentstate.db import sql
 from memory import keys
 from memory.models import Injection
+from memory.selectors import removed
 from memory.selectors.ledger import Call, Line
 from memory.selectors.opening import Words
 
@@ -44,7 +45,8 @@ def call(session_id: UUID, call_id: UUID) -> Call:
         raise NotFound("There is no such call in this session.")
     words = _words({(row.source, row.source_id, row.version) for row in rows})
     first = rows[0]
-    lines = [_line(row, words.get((row.source, row.source_id, row.version))) for row in rows]
+    gone = removed.why_gone([row for row in rows if (row.source, row.source_id, row.version) not in words])
+    lines = [_line(row, words.get((row.source, row.source_id, row.version), ""), gone.get(row.id, "")) for row in rows]
     return Call(call_id, first.run_id, first.step_seq, session_id, first.at, lines)
 
 
@@ -63,8 +65,7 @@ def _words(places: set[tuple[str, UUID, int]]) -> dict[tuple[str, UUID, int], st
     return words
 
 
-def _line(row: Injection, words: str | None) -> Line:
-    text = words or ""
+def _line(row: Injection, text: str, gone: str) -> Line:
     return Line(
         position=row.position,
         part=row.part,
@@ -72,7 +73,7 @@ def _line(row: Injection, words: str | None) -> Line:
         source_id=row.source_id,
         version=row.version,
         text=text.partition("\n")[0] if row.masked else text,
-        gone="" if words is not None else f"This {row.source} has been erased; its words are gone.",
+        gone=gone,
         tokens=row.tokens,
         score=row.score,
         scores={name: float(value) for name, value in row.scores.items()},

@@ -26,6 +26,7 @@ from memory.models import (
     RecallQuestion,
     Summary,
 )
+from memory.selectors import removed
 
 RUNS_NAMED_MAX = 200  # of one source's runs; the count covers all of them
 SESSION_ROWS = 2_000
@@ -190,8 +191,17 @@ def _pairs(rows: Sequence[Injection]) -> list[tuple[UUID, Line]]:
         if wanted:
             words.update({(source, *place): text for place, text in read(wanted).items()})
     spots = _spots({row.source_id for row in rows if row.source == "message"})
+    gone = removed.why_gone([row for row in rows if (row.source, row.source_id, row.version) not in words])
     return [
-        (row.id, _line(row, words.get((row.source, row.source_id, row.version)), spots.get(row.source_id, (None, 0))))
+        (
+            row.id,
+            _line(
+                row,
+                words.get((row.source, row.source_id, row.version), ""),
+                gone.get(row.id, ""),
+                spots.get(row.source_id, (None, 0)),
+            ),
+        )
         for row in rows
     ]
 
@@ -202,8 +212,7 @@ def _spots(message_ids: set[UUID]) -> dict[UUID, tuple[UUID | None, int]]:
     return {id: (session_id, seq) for id, session_id, seq in found.values_list("id", "session_id", "seq")}
 
 
-def _line(row: Injection, words: str | None, spot: tuple[UUID | None, int]) -> Line:
-    text = words or ""
+def _line(row: Injection, text: str, gone: str, spot: tuple[UUID | None, int]) -> Line:
     return Line(
         position=row.position,
         part=row.part,
@@ -211,7 +220,7 @@ def _line(row: Injection, words: str | None, spot: tuple[UUID | None, int]) -> L
         source_id=row.source_id,
         version=row.version,
         text=text.partition("\n")[0] if row.masked else text,
-        gone="" if words is not None else f"This {row.source} has been erased; its words are gone.",
+        gone=gone,
         tokens=row.tokens,
         score=row.score,
         scores={name: float(value) for name, value in row.scores.items()},

@@ -16,6 +16,7 @@ from agentstate.http import cursors
 from agentstate.tenants.scope import current_tenant
 from memory import keys
 from memory.models import Session
+from memory.selectors import removed
 from memory.selectors.opening import Words
 
 
@@ -56,7 +57,10 @@ def find(public: str) -> SessionRow:
 
 def get(session_id: UUID) -> SessionRow:
     """Raises: NotFound."""
-    return _only(Session.objects.filter(id=session_id))
+    rows = _rows(Session.objects.filter(id=session_id))
+    if not rows:
+        raise NotFound(removed.session_told(session_id))
+    return rows[0]
 
 
 def by_key(key: str) -> SessionRow:

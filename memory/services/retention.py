@@ -28,12 +28,13 @@ from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import current_tenant, tenant_scope
 from memory import policies, standing
 from memory.models import Session, Subject
+from memory.selectors import removed
 from memory.selectors import summaries as summary_reads
 from memory.services import buffering, summaries
 from memory.services.upkeep import Progressed
 from memory.states import SessionStatus, SubjectStatus
 
-SESSIONS, LINES = "retain_sessions", "retain_ledger"  # how Health calls them
+SESSIONS, LINES = "retain_sessions", removed.LEDGER  # how Health calls them
 BATCH_SESSIONS = 50
 BATCH_MESSAGES = 2_000  # a batch ends with the session that reaches it
 BATCH_LINES = 2_000
@@ -103,7 +104,7 @@ def ledger_before() -> datetime | None:
 
 def target(before: datetime | None) -> str:
     """How upkeep calls a round up to this moment."""
-    return f"before {before:%Y-%m-%d}" if before is not None else ""
+    return f"{removed.BEFORE}{before:%Y-%m-%d}" if before is not None else ""
 
 
 def remove_sessions(cursor: str) -> Progressed:

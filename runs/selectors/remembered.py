@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from agentstate.core.ids import public_id
-from memory.selectors import ledger, listing
+from memory.selectors import ledger, listing, removed
 from memory.selectors.ledger import Line
 from memory.selectors.listing import Spoken
+
+READING = ("memory.context", "memory.recall")  # steps that are given something
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What one step was given, word for word, in its order."""
+    """What one step was given, word for word, in its order. `removed_before`: retention has removed it."""
 
     lines: list[Line]
+    removed_before: datetime | None = None
 
     @property
     def tokens(self) -> int:
@@ -31,8 +35,11 @@ def of_run(run_id: UUID, session_key: str) -> Spoken | None:
     return listing.session_of(session_key or public_id("run", run_id))
 
 
-def of_step(run_id: UUID, seq: int) -> Given:
-    return Given(ledger.of_step(run_id, seq))
+def of_step(run_id: UUID, seq: int, *, name: str, at: datetime) -> Given:
+    """`name`, `at`: of the step. A reading step has lines unless memory was empty; retention may have removed them."""
+    lines = ledger.of_step(run_id, seq)
+    before = removed.lines_before() if not lines and name in READING else None
+    return Given(lines, before if before is not None and at < before else None)
 
 
 def _plain(line: Line) -> dict[str, Any]:

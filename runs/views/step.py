@@ -18,7 +18,8 @@ from runs.views.showing import show
 def step_page(request: TenantRequest, run: str, seq: int) -> HttpResponse:
     found = story.find(run)
     step = steps.detail(found.id, seq)
-    given = remembered.of_step(found.id, seq) if step.row.kind == "memory" else None
+    row = step.row
+    given = remembered.of_step(found.id, seq, name=row.name, at=row.started_at) if row.kind == "memory" else None
     if request.GET.get("format") == "json":
         injected = given.plain() if given else []
         return twin(dataclasses.asdict(step) | {"run": found.public_id, "injected": injected})
