@@ -67,13 +67,22 @@ def _no_fence() -> None:
     _put(Trust, "remaining_s", lambda self: 1.0)
 
 
-def sql_of(mutant: str, definition: str) -> str:
-    """runs_turn without its fence: the conductor puts it into the throw-away database."""
-    if mutant != "no_fence":
-        return definition
+def sql_of(mutant: str, function: str, definition: str) -> str:
+    """A function of the database without its rule: the conductor puts it into the throw-away database."""
+    broken = _SQL.get((mutant, function))
+    return broken(definition) if broken else definition
+
+
+def _turn_without_fence(definition: str) -> str:
     definition, fences = re.subn(r"(\w+\.)?fence = p_fence and ", "", definition)
     definition, leases = re.subn(r" and r\.lease_until > v_now", "", definition)
     assert fences >= 3 and leases >= 2, "runs_turn is fenced in another way by now: break that instead"
+    return definition
+
+
+def _claim_of_the_living(definition: str) -> str:
+    definition, looks = re.subn(r" and run\.held_by_a_living", " and false", definition)
+    assert looks == 1, "runs_claim respects a lease in another way by now: break that instead"
     return definition
 
 
@@ -115,6 +124,7 @@ def _key_rederived() -> None:
 
 
 def _early_takeover() -> None:
+    """The look of the engine; that of the plain claim is in SQL."""
     from runs.engine import leases
 
     _put(leases, "_holder_is_gone", lambda run: True)
@@ -185,6 +195,10 @@ def _memory_unkeyed() -> None:
     _put(remembering, "Source", lambda **fields: Source(**{**fields, "key": None}))
 
 
+_SQL: dict[tuple[str, str], Callable[[str], str]] = {
+    ("no_fence", "runs_turn"): _turn_without_fence,
+    ("early_takeover", "runs_claim"): _claim_of_the_living,
+}
 _PATCHES: dict[str, Patch] = {
     "no_fence": _no_fence,
     "no_before_row": _no_before_row,

@@ -30,6 +30,7 @@ from runs.services import admission, approvals, settling
 Json = Any  # what json.loads gives
 NAMES = {"olga": "operator", "bob": "approver", "victor": "viewer"}
 AGAIN_S = 0.05
+FUNCTIONS = "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname = ANY(%s)"
 GONE = (OperationalError, InterfaceError)
 
 
@@ -107,15 +108,13 @@ def persist(act: Callable[[], Any]) -> Any:
 
 def change_database(superuser_url: str, *, mutant: str) -> None:
     """The half of a mutant that lives in SQL, in this throw-away database."""
-    name = "runs_turn(uuid, uuid, bigint, jsonb, bytea[])"
     with psycopg.connect(superuser_url, autocommit=True) as connection:
-        found = connection.execute("SELECT pg_get_functiondef(%s::regprocedure)", [name]).fetchone()
-        assert found is not None
         if mutant == "no_fence":
             connection.execute("ALTER TABLE runs_step DISABLE TRIGGER runs_step_frozen")
-        changed = mutants.sql_of(mutant, str(found[0]))
-        if changed != found[0]:
-            connection.execute(changed.encode())
+        for name, definition in connection.execute(FUNCTIONS, [["runs_turn", "runs_claim"]]).fetchall():
+            changed = mutants.sql_of(mutant, name, definition)
+            if changed != definition:
+                connection.execute(changed.encode())
 
 
 # What they see
@@ -123,14 +122,14 @@ def change_database(superuser_url: str, *, mutant: str) -> None:
 RUNS = """
 SELECT id, external_id, status, waiting_for, fence, entry_seq FROM runs_run WHERE external_id = ANY(%s)
 """
-# A lease is granted for so long at least; who takes the run sooner needs to know that its holder is gone.
+# A lease is granted for so long at least; who takes the run sooner needs to know by then that its holder is gone.
 EARLY = """
 SELECT e.object_id, extract(epoch FROM e.at - p.at)::float8 FROM audit_entry e
 JOIN LATERAL (SELECT * FROM audit_entry x WHERE x.object_type = 'run' AND x.object_id = e.object_id
   AND x.action = 'run.running' AND x.object_seq < e.object_seq ORDER BY x.object_seq DESC LIMIT 1) p ON true
 LEFT JOIN runs_worker w ON w.id::text = p.actor_id
 WHERE e.object_type = 'run' AND e.action = 'run.running' AND e.from_status = 'running'
-  AND e.at < p.at + make_interval(secs => %s) AND w.dead_at IS NULL AND e.object_id = ANY(%s)
+  AND e.at < p.at + make_interval(secs => %s) AND (w.dead_at IS NULL OR w.dead_at > e.at) AND e.object_id = ANY(%s)
 """
 QUESTIONS = """
 SELECT a.id, a.kind, a.version, encode(a.proposal_hash, 'hex'), a.run_id, s.key, s.name, s.call_by

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentstate.dev.drill.cases import AT_MESSAGES, Case
 from agentstate.dev.drill.launch import Order
+from agentstate.dev.drill.pace import lease_for_this_machine
 
 Json = Any  # what json.loads gives
 ALL_TIMINGS = ("fast", "slow_reply", "slow_act", "lost_reply", "hung_up")
@@ -88,12 +89,19 @@ TRIES = 2  # side by side: on a busy machine a process may die elsewhere than it
 
 
 def mutant(name: str) -> Order:
-    return Order([_listed(MUTANTS[name] * TRIES)], mutant=name, size=6, seconds=60)
+    return Order([_listed(MUTANTS[name] * TRIES)], mutant=name, size=6, seconds=60, lease_s=_lease_s(MUTANTS[name]))
 
 
 def control() -> Order:
     """The same cases with nothing broken: what is caught here is a mistake of the drill."""
-    return Order([_listed([case for cases in MUTANTS.values() for case in cases])], size=6, seconds=300)
+    cases = [case for cases in MUTANTS.values() for case in cases]
+    return Order([_listed(cases)], size=6, seconds=300, lease_s=_lease_s(cases))
+
+
+def _lease_s(cases: list[Case]) -> float:
+    """A late act comes after three leases; a broken rule shows when somebody has taken over before it."""
+    late = any(case.timing == "slow_act" for case in cases)
+    return max(2.0, lease_for_this_machine()) if late else 0.0
 
 
 def _listed(cases: list[Case]) -> Json:

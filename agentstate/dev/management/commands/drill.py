@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, help="one world of cases drawn by this seed, the same every time")
         parser.add_argument("--seeds", action="store_true", help="all seeds of tests/chaos/seeds.txt")
         parser.add_argument("--count", type=int, default=60, help="cases of a seed (default 60)")
-        parser.add_argument("--mutants", action="store_true", help="break the runtime in eleven ways; each must be caught")
+        parser.add_argument("--mutants", action="store_true", help="eleven broken runtimes; each must be caught")
         parser.add_argument(
             "--only", default="", help="one of kill, stop, group, postgres, reply, flush, others; a mutant"
         )
