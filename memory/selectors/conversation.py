@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 from django.db.models import QuerySet
 
-from agentstate.core.errors import NotFound
+from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.db import sql
 from memory import keys
@@ -147,10 +147,20 @@ def by_key(key: str) -> str | None:
     return public_id("session", found) if found else None
 
 
-def newest_of(subject_id: UUID, words: Words, *, rows_max: int) -> list[SessionRow]:
-    """Index: memory_session_of_subject."""
-    found = Session.objects.filter(subject_id=subject_id).order_by("-last_active_at")[:rows_max]
-    return [_row(session, words) for session in found]
+def newest_of(subject_id: UUID, words: Words, *, rows_max: int, named: str = "") -> list[SessionRow]:
+    """`named`: the session with this public id, and no other. Index: memory_session_of_subject, or the primary key.
+
+    Raises: Invalid when it is not one of this subject's.
+    """
+    found = Session.objects.filter(subject_id=subject_id)
+    if not named:
+        return [_row(session, words) for session in found.order_by("-last_active_at")[:rows_max]]
+    try:
+        return [_row(found.get(id=parse_id("session", named)), words)]
+    except (NotFound, Session.DoesNotExist):
+        raise Invalid(
+            "There is no such session of this subject. Choose one of those offered.", field="session"
+        ) from None
 
 
 def window(

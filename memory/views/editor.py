@@ -39,7 +39,8 @@ from memory.views.effects import Asking, Effect
 from memory.views.forms import Form
 from memory.views.items import head, reading_page
 
-TYPED = ("text", "importance", "pinned", "expires", "reason", "question", "asked", "agent", "expected_version")
+PREVIEWED = ("question", "asked", "agent", "session")
+TYPED = ("text", "importance", "pinned", "expires", "reason", "expected_version", *PREVIEWED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,14 @@ def item(request: TenantRequest, subject: str, item: str) -> HttpResponse:
     found = history.item(row.id, item, words)
     if not found.in_recall:
         return reading_page(request, subject, item)
-    return _page(request, Editing(row, found, words, _as_it_is(found), _facts_of(found)))
+    return _page(request, Editing(row, found, words, _as_it_is(found, request), _facts_of(found)))
 
 
 def _may_edit(request: TenantRequest) -> bool:
     return allows(request.actor, "memory.write")
 
 
-def _as_it_is(found: ItemRow) -> Form:
+def _as_it_is(found: ItemRow, request: TenantRequest) -> Form:
     return forms.fresh(
         text=found.text,
         importance=f"{found.importance:g}",
@@ -117,6 +118,7 @@ def _as_it_is(found: ItemRow) -> Form:
         question="",
         asked="",
         agent="",
+        session=request.GET.get("session", ""),
         expected_version=str(found.version),
     )
 
@@ -139,6 +141,7 @@ def _page(request: TenantRequest, editing: Editing) -> HttpResponse:
         "form": editing.form,
         "asked": asked,
         "agents": sorted({each.agent for each in asked if each.agent}),
+        "offered": effects.offered(editing.subject.id, editing.words, chosen=editing.form.values["session"]),
         "mine": editing.is_locked and editing.item.locked_by == request.actor.id,
     }
     return show(request, "memory/item_edit.html", context, status=editing.form.status)

@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from typing import Any
 from uuid import UUID
 
+from agentstate.core.errors import Invalid
 from agentstate.llm import embedding
 from agentstate.llm.embedding import Embedded, Embedder, Question
 from agentstate.llm.endpoint import ModelRefused
@@ -22,9 +23,11 @@ from memory.recall import questions
 from memory.recall.questions import DOWN, Asked
 from memory.selectors import conversation, shelf
 from memory.selectors.opening import Words
+from memory.selectors.sessions import SessionRow
 from memory.selectors.shelf import ItemRow
 from memory.services.rehearsing import Rehearsal
 
+SESSIONS_OFFERED = 50
 WHY = {
     "attribute": "it names the same attribute",
     "facts": "its facts are about the same",
@@ -105,17 +108,19 @@ class Asking:
     question: Asked | None
     agent: str
     vector: Embedder | None  # knows the vector of the new words
+    session: str = ""  # public id; empty: the subject's newest
 
 
 def asking(typed: Mapping[str, str], *, text: str) -> Asking:
     """Before any transaction. `question` is one of those really asked, `asked` another one. Raises: Invalid."""
     question = (typed.get("asked", "") or typed.get("question", "")).strip()
-    return Asking(questions.asked(question) if question else None, typed.get("agent", "").strip(), _foreseen(text))
+    wanted = questions.asked(question) if question else None
+    return Asking(wanted, typed.get("agent", "").strip(), _foreseen(text), typed.get("session", "").strip())
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the context of a subject's newest session is looked at."""
+    """How the context of one of a subject's sessions is looked at."""
 
     subject_id: UUID
     asking: Asking
@@ -135,12 +140,28 @@ class Look:
 
 
 def looking(subject_id: UUID, words: Words, asked: Asking) -> Look | None:
-    """None when nobody has asked anything: without a question or a session there is no context to show."""
-    newest = conversation.newest_of(subject_id, words, rows_max=1)
-    if asked.question is None or not newest:
+    """None when nobody has asked anything: without a question or a session there is no context to show.
+
+    Raises: Invalid when the session is not one of this subject's.
+    """
+    if asked.question is None:
         return None
-    request = ContextRequest(session_id=newest[0].id, agent=asked.agent, question=asked.question)
-    return Look(subject_id, asked, newest[0].title or newest[0].key, request)
+    found = conversation.newest_of(subject_id, words, rows_max=1, named=asked.session)
+    if not found:
+        return None
+    request = ContextRequest(session_id=found[0].id, agent=asked.agent, question=asked.question)
+    return Look(subject_id, asked, found[0].title or found[0].key, request)
+
+
+def offered(subject_id: UUID, words: Words, *, chosen: str) -> list[SessionRow]:
+    """Sessions to look at the context of: the newest, and the chosen one however old it is."""
+    newest = conversation.newest_of(subject_id, words, rows_max=SESSIONS_OFFERED)
+    if not chosen or any(row.public_id == chosen for row in newest):
+        return newest
+    try:
+        return [*newest, *conversation.newest_of(subject_id, words, rows_max=1, named=chosen)]
+    except Invalid:
+        return newest
 
 
 def told(

@@ -147,6 +147,32 @@ def test_a_preview_tells_what_leaves_and_what_contradicts_and_writes_nothing(
     assert alice_client.get(f"{address}preview/").status_code == 302
 
 
+def test_a_preview_is_of_the_session_that_is_chosen(alice_client: Client, memory: Remembered, base: str) -> None:
+    subject, other = memory.subject(), memory.subject("u_300", name="Ben")
+    item = memory.item(subject, "Wants mail in German.", pinned=True)
+    old, new = (
+        memory.session(subject, key, title=title) for key, title in (("a", "The old one"), ("b", "The new one"))
+    )
+    for session, line in ((old, "The lamp was blue."), (new, "The chair is red."), (new, "And it is late.")):
+        memory.say(session, line)
+    strangers = memory.session(other, "c", title="Of Ben")
+    address = f"{base}/memories/{subject}/{item}/"
+    page = text(alice_client.get(address))
+    assert "The old one" in page and "The new one (newest)" in page and "Of Ben" not in page
+    sent = {**form(page, having="text"), "text": "Wants mail in French.", "asked": "Which language?"}
+    assert sent["session"] == new, "the newest unless another one is chosen"
+    assert "Context of “The new one”" in (shown := text(alice_client.post(f"{address}preview/", sent)))
+    assert "with 2 newest messages" in shown
+    shown = text(alice_client.post(f"{address}preview/", {**sent, "session": old}))
+    assert "Context of “The old one”" in shown and "with 1 newest message." in shown
+    assert form(shown, having="text")["session"] == old, "the choice is kept"
+    assert form(text(alice_client.get(f"{address}?session={old}")), having="text")["session"] == old
+    for bad in (strangers, "session_" + "0" * 32, "x\0"):
+        refused = alice_client.post(f"{address}preview/", {**sent, "session": bad})
+        assert refused.status_code == 422 and "no such session of this subject" in text(refused)
+        assert "Of Ben" not in text(refused)
+
+
 def test_the_byte_meter_is_reckoned_on_the_server(alice_client: Client, memory: Remembered, base: str) -> None:
     subject = memory.subject()
     item = memory.item(subject, HOURS)
