@@ -37,6 +37,7 @@ Persistence = Literal["sync", "batched", "periodic"]
 FullText = Literal["plain", "blind", "off"]
 Language = Literal["english", "simple"]  # Postgres' configurations: simple knows neither endings nor stop words
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+LANGUAGES: tuple[str, ...] = get_args(Language)
 AnyPolicy = TypeVar("AnyPolicy", bound=BaseModel)
 
 ANY_AGENT = "*"
@@ -78,7 +79,7 @@ class TenantPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    fulltext: FullText = Field("plain", description="Words for search: readable in the database, as HMACs, or none.")
+    fulltext: FullText = Field("plain", description="Words for search: as digests, as HMACs, or none.")
     language: Language = Field("english", description="Whose endings and stop words search knows.")
     cap_bytes: int = Field(
         SUBJECT_CAP_BYTES_MAX, ge=SUBJECT_CAP_BYTES_MIN, le=SUBJECT_CAP_BYTES_MAX, description="Items of one subject."
@@ -119,8 +120,16 @@ def of_stored(agent: str, stored: Mapping[str, Any]) -> AgentPolicy:
 
 def for_tenant() -> TenantPolicy:
     """One query."""
-    found = sql.row(_STORED, [TENANT_KEY])
-    return _standing(TenantPolicy, [orjson.loads(found[0]) if found is not None else None])
+    return of_tenant(sql.rows(*asked_for_tenant()))
+
+
+def asked_for_tenant() -> sql.Query:
+    """The query whose rows of_tenant() reads, for whoever asks for other things in the same round trip."""
+    return _STORED, [TENANT_KEY]
+
+
+def of_tenant(found: Sequence[sql.Row]) -> TenantPolicy:
+    return _standing(TenantPolicy, [orjson.loads(found[0][0]) if found else None])
 
 
 def validated(model: type[AnyPolicy], fields: Mapping[str, Any], where: str) -> AnyPolicy:

@@ -27,6 +27,11 @@ def named(model_id: str) -> Embedder | None:
     return _local(model_id)
 
 
+def is_possible() -> bool:
+    """Whether there may be one: with the model on this machine and no endpoint there is no other."""
+    return bool(settings.EMBED_BASE_URL)
+
+
 @lru_cache(maxsize=4)
 def _endpoint(name: str, url: str, key: str) -> Embedder | None:
     from agentstate.llm.embedding_endpoint import EndpointEmbedder

@@ -11,11 +11,14 @@ from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.http.schemas import Problem
 from agentstate.http.waiting import offloaded
+from agentstate.tenants import actors
+from agentstate.tenants.actors import Actor
 from memory.api import acting
 from memory.api.acting import named
 from memory.context import building
 from memory.context.building import Context, ContextRequest
 from memory.recall import questions
+from memory.recall.questions import Asked
 from memory.schemas.parts import CursorQuery
 from memory.schemas.reading import (
     BlockOut,
@@ -48,7 +51,7 @@ def recall(request: HttpRequest, wanted: RecallIn) -> RecallOut:
     """The messages and items of a subject that answer a question best, with the parts of every score."""
     actor = acting.reader(request)
     with acting.pointing():
-        asked = questions.asked(wanted.question)  # may ask a model: before the transaction
+        asked = _asked(actor, wanted.question)
 
     def read() -> RecallOut:
         answer = recalling.ask(
@@ -82,7 +85,7 @@ def preview(request: HttpRequest, wanted: ContextIn) -> ContextOut:
     """What a call would be given: by the same function as the call, with nothing recorded."""
     actor = acting.reader(request)
     with acting.pointing():
-        asked = questions.asked(wanted.question) if wanted.question.strip() else ""
+        asked = _asked(actor, wanted.question) if wanted.question.strip() else ""
 
     def read() -> ContextOut:
         is_id = wanted.session.startswith("session_")
@@ -146,6 +149,11 @@ def _source(source_id: str) -> UUID:
     if prefix not in SOURCES:
         raise NotFound(f"A source is one of {', '.join(SOURCES)}.")
     return parse_id(prefix, source_id)
+
+
+def _asked(actor: Actor, question: str) -> Asked:
+    """May ask models: before the transaction."""
+    return questions.asked(question, tenant_id=actors.tenant_of(actor))
 
 
 def _hit(found: Found) -> HitOut:

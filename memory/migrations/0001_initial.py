@@ -1,7 +1,6 @@
 """The tables of memory, and its functions that only SQL can say."""
 
 import django.contrib.postgres.fields
-import django.contrib.postgres.search
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import pgvector.django.vector
@@ -9,6 +8,7 @@ from django.db import migrations, models
 
 import agentstate.core.ids
 import agentstate.tenants.security
+import memory.constraints
 from memory import functions
 
 
@@ -34,8 +34,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(null=True)),
                 ("valid_from", models.DateTimeField(null=True)),
                 ("valid_to", models.DateTimeField(null=True)),
-                ("terms", django.contrib.postgres.search.SearchVectorField(null=True)),
-                ("term_count", models.IntegerField(default=0)),
+                ("words", models.BinaryField(null=True)),
                 ("model", models.CharField(blank=True, default="", max_length=120)),
                 ("vector", pgvector.django.vector.VectorField(null=True)),
             ],
@@ -1356,6 +1355,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="unittokens",
+            constraint=memory.constraints.Inline(name="memory_unittokens_inline"),
+        ),
+        migrations.AddConstraint(
+            model_name="unittokens",
             constraint=agentstate.tenants.security.TenantFK(
                 field="unit", name="memory_unittokens_unit", on_delete="CASCADE", to="memory_unit"
             ),
@@ -1373,6 +1376,10 @@ class Migration(migrations.Migration):
             constraint=agentstate.tenants.security.RowSecurity(
                 grants="SELECT, INSERT, UPDATE, DELETE", name="memory_unit_rls"
             ),
+        ),
+        migrations.AddConstraint(
+            model_name="unit",
+            constraint=memory.constraints.Inline(name="memory_unit_inline"),
         ),
         migrations.AddConstraint(
             model_name="unit",

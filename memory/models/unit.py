@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.postgres.search import SearchVectorField
 from django.db import models
 from django.db.models import Q
 from pgvector.django import VectorField
 
 from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantOwned
+from memory.constraints import Inline
 
 UNIT_KINDS = ("message", "item")
 
@@ -31,14 +31,15 @@ class Unit(TenantOwned):
     expires_at = models.DateTimeField(null=True)
     valid_from = models.DateTimeField(null=True)
     valid_to = models.DateTimeField(null=True)
-    terms = SearchVectorField(null=True)  # plain lexemes, HMACed ones, or null: as the tenant's setting says
-    term_count = models.IntegerField(default=0)
+    # Digests of lexemes, or of HMACed ones, nine bytes each: words.PACKED; null when the tenant's setting says so.
+    words = models.BinaryField(null=True)
     model = models.CharField(max_length=120, default="", blank=True)  # that made the vector; empty: none yet
     vector = VectorField(null=True)
 
     class Meta:
         constraints = [
             RowSecurity(name="memory_unit_rls"),
+            Inline(name="memory_unit_inline"),
             models.UniqueConstraint(fields=["tenant_id", "id"], name="memory_unit_tenant_id"),
             models.CheckConstraint(condition=Q(kind__in=UNIT_KINDS), name="memory_unit_kind"),
             models.CheckConstraint(
@@ -72,6 +73,7 @@ class UnitTokens(TenantOwned):
     class Meta:
         constraints = [
             RowSecurity(name="memory_unittokens_rls"),
+            Inline(name="memory_unittokens_inline"),
             TenantFK(name="memory_unittokens_unit", field="unit", to="memory_unit", on_delete="CASCADE"),
         ]
         indexes = [models.Index(fields=["subject_id"], name="memory_unittokens_subject")]  # erasure

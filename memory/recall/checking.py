@@ -70,7 +70,7 @@ def _share(model: str, vector: Vector) -> float:
     """Of the truly nearest, as far as they are among the nearest that recall read. Equal distances are equally good."""
     truth = _nearest(model, vector)
     asked = rows.Vector(model, vector.tolist())
-    read = rows.units(None, lexemes=[], query="", vectors=[asked], filters=Filters(now=now())).units
+    read = rows.units(None, digests=[], vectors=[asked], filters=Filters(now=now())).units
     wanted = min(FIRST_K, len(truth))
     first = np.sort(read.sim[~np.isnan(read.sim)])[::-1][:wanted]
     return float((first >= truth[wanted - 1] - NOISE).sum()) / wanted

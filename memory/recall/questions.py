@@ -1,5 +1,8 @@
-"""A question, checked and put into the space of a model. Asking a model may take a network call: it can be done before
-a transaction is opened, by asked(), and handed to the search.
+"""A question, checked and put into the space of a model. Asking a model may take a network call: it is done before a
+transaction is opened, by asked(), and handed to the search.
+
+While a tenant moves to another model, the question is asked in the former one too: its vectors serve until they are
+replaced.
 
 Without a model, and when it is down, a question is still its words; it then says why it is no more.
 """
@@ -8,14 +11,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 import numpy as np
 import structlog
 
 from agentstate.core.errors import DomainError
 from agentstate.core.limits import MIB, QUESTION_CHARS_MAX
+from agentstate.db import sql
 from agentstate.llm import embedding, former_embedder
 from agentstate.llm.embedding import Embedder, Question
+from agentstate.tenants.scope import scope_of
 from memory import texts
 
 log = structlog.get_logger(__name__)
@@ -23,6 +29,14 @@ log = structlog.get_logger(__name__)
 TOKENS_MAX = 64  # of a question that are compared with those of units
 REST_S = 10.0  # after a failure: a dead endpoint must not cost its time limit at every question
 DOWN = (DomainError, OSError, RuntimeError, ValueError)  # endpoints, files, the engine of a local model
+# From one name to the next, whatever stands between them. Index: memory_unit_by_model.
+_HELD = """
+WITH RECURSIVE held AS (
+  (SELECT model FROM memory_unit WHERE model > '' ORDER BY model LIMIT 1)
+  UNION ALL
+  SELECT (SELECT u.model FROM memory_unit u WHERE u.model > h.model ORDER BY u.model LIMIT 1) FROM held h
+  WHERE h.model IS NOT NULL)
+SELECT model FROM held WHERE model <> %s"""
 _rests_until: dict[str, float] = {}  # model -> monotonic seconds
 
 
@@ -44,8 +58,9 @@ class Asked:
     is_shortened: bool = False
 
 
-def asked(question: str) -> Asked:
-    """The question in the space of the configured model. Needs no scope.
+def asked(question: str, *, tenant_id: UUID) -> Asked:
+    """The question in the space of the configured model, and of those whose vectors this tenant still holds. Needs no
+    scope: it reads by itself, and holds nothing while a model is asked.
 
     Raises: Invalid for an empty one, NUL and half surrogate pairs. A long one is asked by its first 4,000 characters.
     """
@@ -56,9 +71,16 @@ def asked(question: str) -> Asked:
     if embedder is None:
         return Asked(text, (), "no embedding model is configured", is_shortened)
     try:
-        return Asked(text, (_in_model(text, embedder),), "", is_shortened)
+        asked = Asked(text, (_in_model(text, embedder),), "", is_shortened)
     except DOWN as error:
         return Asked(text, (), _why(embedder.model_id, error), is_shortened)
+    return also(asked, _others(tenant_id, asked.models[0].label)) if former_embedder.is_possible() else asked
+
+
+def _others(tenant_id: UUID, label: str) -> tuple[str, ...]:
+    """Other models whose vectors the tenant holds. One round trip."""
+    _, found = sql.together(scope_of(tenant_id), (_HELD, [label]))
+    return tuple(held for (held,) in found)
 
 
 def also(question: Asked, labels: tuple[str, ...]) -> Asked:

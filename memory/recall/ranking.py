@@ -11,7 +11,7 @@ Zaharia, 2020 (late interaction).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-Tokens = tuple[NDArray[np.uint16], NDArray[np.uint8]]  # ids, and packed sign bits, a row a token
 
 CANDIDATES = 100  # whose tokens are compared
 K1 = 1.2
 UNIT_B, SESSION_B = 0.3, 0.75  # chat turns are short: a long one is informative and is not punished
-PARTS = ("bm25", "sim", "late", "neighbours", "session", "author", "month", "recency", "importance")
+BITS_PER_BYTE = 8
+PARTS = ("bm25", "sim", "late", "neighbours", "session", "author", "month", "recency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Weights:
     author: float = 0.1
     month: float = 0.3
     recency: float = 0.0
-    importance: float = 0.0
 
 
 DRAFT = Weights(lexical=0.5, semantic=0.5, near=0.15, far=0.07)  # chooses the candidates
 BITS = Weights(lexical=0.3, semantic=0.7, near=0.15, far=0.07)
 SENTENCE = DRAFT
 WORDS = Weights(lexical=1.0, semantic=0.0, near=0.2, far=0.1)
+SET_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)  # of each byte
 RUNGS: Mapping[str, Weights] = {"bits": BITS, "sentence": SENTENCE, "words": WORDS}
 
 
@@ -62,7 +62,6 @@ class Units:
     author: Integers
     sent_at: Floats  # seconds since 1970
     length: Floats  # lexemes
-    importance: Floats
     model: Integers  # which of the question's vectors `sim` is with; -1: none
     sim: Floats  # cosine; NaN without a vector
     eligible: Booleans  # what the filters let through; the others still count as neighbours and in idf
@@ -93,6 +92,16 @@ class Units:
         rank = np.empty(len(self), dtype=np.int64)
         rank[by_id(self.high, self.low)] = np.arange(len(self))
         return np.argsort(self.seq * len(self) + rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of several units, one behind the other: how many each has, at least one; their ids, and packed sign bits, a row
+    a token."""
+
+    counts: Integers
+    ids: NDArray[np.uint16]
+    bits: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -165,21 +174,40 @@ def session_bm25(units: Units) -> Floats:
     return scores[units.session]
 
 
-def late_interaction(vectors: NDArray[np.float32], ids: NDArray[np.uint16], tokens: Sequence[Tokens]) -> Floats:
+def late_interaction(vectors: NDArray[np.float32], ids: NDArray[np.uint16], tokens: Tokens) -> Floats:
     """For each unit the sum over the question's tokens of the best match among its own, weighed by idf.
 
-    `vectors`: question tokens x dimensions. `tokens`: for each unit, which has at least one, ids and packed sign bits.
+    `vectors`: question tokens x dimensions, `ids` beside them.
     """
-    if not tokens or not len(vectors):
-        return np.zeros(len(tokens))
-    starts = np.concatenate([[0], np.cumsum([len(own) for own, _ in tokens])[:-1]]).astype(np.intp)
-    bits = np.unpackbits(np.concatenate([bits for _, bits in tokens]), axis=1, count=vectors.shape[1])
-    products = 2.0 * (vectors @ bits.astype(np.float32).T) - vectors.sum(axis=1)[:, None]
-    best = np.maximum.reduceat(products, starts, axis=1)
-    own = np.concatenate([own for own, _ in tokens])
-    df = np.logical_or.reduceat(own[None, :] == ids[:, None], starts, axis=1).sum(axis=1)
-    idf = _idf(df, len(tokens))
-    return np.asarray((idf / idf.sum()) @ best, dtype=np.float64)
+    if not len(tokens.counts) or not len(vectors):
+        return np.zeros(len(tokens.counts))
+    starts = np.cumsum(tokens.counts) - tokens.counts
+    best = 2.0 * np.maximum.reduceat(_sums_of_set(vectors, tokens.bits), starts, axis=0) - vectors.sum(axis=1)
+    idf = _idf(_holders(ids, tokens), len(tokens.counts))
+    return np.asarray(best @ (idf / idf.sum()), dtype=np.float64)
+
+
+def _sums_of_set(vectors: NDArray[np.float32], bits: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Tokens x question tokens: the sum of a vector's values where a token's bit is set.
+
+    Looked up byte by byte: a product of matrices of this size wakes threads, which on a busy machine wait for each
+    other longer than all else takes.
+    """
+    asked = vectors.reshape(len(vectors), -1, BITS_PER_BYTE).transpose(1, 2, 0)  # bytes x bits x question tokens
+    sums, columns = np.zeros((len(bits), len(vectors)), dtype=np.float32), np.ascontiguousarray(bits.T)
+    for byte, values in zip(columns, asked, strict=True):
+        sums += (SET_BITS @ values).take(byte, axis=0)
+    return sums
+
+
+def _holders(ids: NDArray[np.uint16], tokens: Tokens) -> NDArray[np.int64]:
+    """For each token of the question, how many units hold it."""
+    known, place = np.unique(ids, return_inverse=True)
+    at = np.minimum(np.searchsorted(known, tokens.ids), len(known) - 1)
+    held = known[at] == tokens.ids
+    unit = np.repeat(np.arange(len(tokens.counts)), tokens.counts)
+    pairs = np.unique(unit[held] * len(known) + at[held])
+    return np.bincount(pairs % len(known), minlength=len(known))[place.reshape(-1)]
 
 
 def by_id(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Integers:
@@ -251,8 +279,6 @@ def _scored(
     parts["month"] = weights.month * cues.month
     if weights.recency:
         parts["recency"] = weights.recency * scaled(units.sent_at)
-    if weights.importance:
-        parts["importance"] = weights.importance * units.importance
     total = np.sum(list(parts.values()), axis=0) if len(units) else np.zeros(0)
     return Scores(total, parts, raw)
 

@@ -13,8 +13,8 @@ from memory.recall import wanted, words
 from memory.recall.embedding import Batch
 
 BATCH_UNITS = 200
-_REWORD = """
-UPDATE memory_unit u SET terms = t.terms, term_count = coalesce(length(t.terms), 0)
+_REWORD = f"""
+UPDATE memory_unit u SET words = {words.PACKED.format(terms="t.terms")}
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS g (id, version, words, literal),
   LATERAL (SELECT to_tsvector(%s::regconfig, g.words) || g.literal::tsvector AS terms) t
 WHERE u.id = g.id AND u.xmin::text = g.version"""

@@ -21,8 +21,8 @@ from agentstate.db import sql
 from agentstate.tenants.scope import current_tenant
 from memory import keys
 from memory.models.unit import UNIT_KINDS
-from memory.recall.ranking import Tokens, Units, by_id
-from memory.recall.words import quoted
+from memory.recall.ranking import Integers, Tokens, Units, by_id
+from memory.recall.words import DIGEST_BYTES, ENTRY_BYTES
 
 BITS_PER_BYTE = 8
 ID_BYTES = 2  # of a token
@@ -30,56 +30,59 @@ ID_BYTES = 2  # of a token
 # One row: an array a column, units in one order in all of them. RLS adds the tenant. Index: memory_unit_of_subject.
 # No DISTINCT and no ORDER BY inside: either sorts whole rows, vectors and all, before the first is looked at.
 _UNITS = """
-SELECT {columns}, {terms}, {strangers}
+SELECT {columns}, string_agg(u.words, '')
 FROM memory_unit u
 WHERE {of} AND u.in_recall AND (u.expires_at IS NULL OR u.expires_at > %(now)s)"""
-# A line a unit, empty where nothing matches. unnest() of a tsvector costs five times as much as its text.
-_TERMS = """
-convert_to(string_agg(CASE WHEN u.terms @@ %(query)s::tsquery THEN u.terms::text ELSE '' END, E'\\n '), 'UTF8')"""
-_STRANGERS = "array_agg(u.model) FILTER (WHERE {number} < 0 AND u.model <> '')"
-_COLUMNS = (  # each with its type in the binary form of an array
+# Each with its type in the binary form of an array. Few and wide: an array more costs as much a row as a cosine.
+_COLUMNS = (
     ("u.id", "V16"),
     ("u.subject_id", "V16"),  # left out where it is the same for all
     ("coalesce(u.session_id, u.id)", "V16"),
-    ("u.seq", ">i4"),
-    ("u.author_no", ">i2"),
+    ("u.seq * 65536::int8 + u.author_no", ">i8"),
     ("u.sent_at", ">i8"),  # microseconds since 2000
-    ("u.term_count", ">i4"),
-    ("u.importance", ">f8"),
     ("coalesce({similarity}, 'NaN')", ">f8"),
-    ("{number} * 4 + ({eligible})::int * 2 + (u.kind = 'item')::int", ">i4"),
+    (
+        "coalesce(octet_length(u.words), 0) * 4"
+        " + CASE WHEN {eligible} THEN 2 ELSE 0 END + CASE u.kind WHEN 'item' THEN 1 ELSE 0 END",
+        ">i4",
+    ),
 )
+_MODEL = ("{number}", ">i4")  # needed where several were asked
 ARRAY_HEADER_BYTES = 20  # dimensions, flags, type, length, lower bound; then each element behind its size
 SECONDS_TO_2000 = 946_684_800
-NEWLINE, SPACE, COMMA = b"\n ,"
-WINDOW_BYTES = 8
+ENTRY = np.dtype([("digest", f"<u{DIGEST_BYTES}"), ("often", "u1")])  # one lexeme of words.PACKED
+FEW_BITS = 16  # of a digest tell nearly all other lexemes apart
+FEW_MASK = np.uint64((1 << FEW_BITS) - 1)
 # Each where it is asked for: a condition that always holds costs as much a row as any other.
 _VALID = """
 (u.valid_from IS NULL OR u.valid_from <= %(moment)s) AND (u.valid_to IS NULL OR u.valid_to > %(moment)s)"""
 _ASKED = {
     "session": "coalesce(u.session_id = %(session)s, FALSE)",
-    "authors": "u.kind = 'message' AND u.author_no = ANY (%(authors)s::int2[])",
+    "authors": """u.kind = 'message' AND u.author_no = ANY (ARRAY(
+      SELECT no FROM memory_author WHERE subject_id = %(subject)s AND digest = ANY (%(authors)s)))""",
     "after": "u.sent_at >= %(after)s",
     "before": "u.sent_at < %(before)s",
     "at": "u.sent_at <= %(at)s",
     "namespace": "(u.namespace = %(namespace)s OR starts_with(u.namespace, %(namespace)s || '/'))",
 }
 _OF_TENANT = "u.subject_id NOT IN (SELECT id FROM memory_subject WHERE status = 'erasing')"
+# Index: memory_unittokens_pkey, memory_ownerkey_pkey.
 _TOKENS = """
-SELECT t.unit_id::text, t.subject_id, k.wrapped, t.count, t.body
-FROM memory_unittokens t JOIN memory_ownerkey k ON k.owner_id = t.subject_id
-WHERE t.unit_id = ANY (%s) AND t.model = %s AND t.count > 0 AND k.wrapped <> ''"""
+SELECT a.n::int4 - 1, t.unit_id::text, uuid_send(t.subject_id), k.wrapped, t.count, t.body
+FROM unnest(%s::uuid[]) WITH ORDINALITY AS a (id, n) JOIN memory_unittokens t ON t.unit_id = a.id
+  JOIN memory_ownerkey k ON k.owner_id = t.subject_id
+WHERE t.model = %s AND t.count > 0 AND k.wrapped <> ''"""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which units may be answered. `at`: what was known and held true at that moment. Times: from `after`, up to but
-    without `before`."""
+    """Which units may be answered. `authors`: digests of their names. `at`: what was known and held true at that
+    moment. Times: from `after`, up to but without `before`."""
 
     now: datetime
     kinds: tuple[str, ...] = ("message", "item")
     session_id: UUID | None = None
-    authors: tuple[int, ...] | None = None
+    authors: tuple[bytes, ...] = ()
     after: datetime | None = None
     before: datetime | None = None
     at: datetime | None = None
@@ -88,14 +91,13 @@ class Filters:
 
 @dataclass(frozen=True)
 class Found:
-    """`ids`: of the units, in the order of their columns. `strangers`: models whose vectors nobody asked for."""
+    """`ids`: of the units, in the order of their columns."""
 
     units: Units
     ids: NDArray[np.void]
     subjects: NDArray[np.void] | UUID
     sessions: NDArray[np.void]
     is_item: NDArray[np.bool_]
-    strangers: tuple[str, ...]
 
     def id(self, place: int) -> UUID:
         return UUID(bytes=self.ids[place].tobytes())
@@ -121,49 +123,69 @@ class Vector:
     values: Sequence[float]
 
 
-def units(
-    subject_id: UUID | None, *, lexemes: Sequence[str], query: str, vectors: Sequence[Vector], filters: Filters
-) -> Found:
-    """All units of the subject that may be recalled; of the whole tenant when it is None. One statement."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The statement for all units of a subject (or, None, of the tenant), and how to read its one row."""
+
+    query: sql.Query
+    subject_id: UUID | None
+    columns: Sequence[tuple[str, str]]
+
+    def read(self, found: Sequence[sql.Row], digests: Sequence[int]) -> Found:
+        """`digests`: of the question's lexemes."""
+        *arrays, words = found[0]
+        columns = [_column(*one) for one in zip(arrays, self.columns, strict=True)]
+        subjects = columns.pop(1) if self.subject_id is None else self.subject_id
+        return _read(subjects, columns, words, digests)
+
+
+def asking(subject_id: UUID | None, *, vectors: Sequence[Vector], filters: Filters) -> Asked:
+    """All units that may be recalled. Run it with `binary`, for read() to read."""
     eligible, args = _eligible(filters)
-    args |= {"subject": subject_id, "query": query, "now": filters.now}
+    args |= {"subject": subject_id, "now": filters.now}
     for n, vector in enumerate(vectors):
         args[f"model{n}"], args[f"vector{n}"] = vector.model, as_text(vector.values)
-    number = f"({_cases('{n}', '-1', len(vectors))})"
+    number = _cases("{n}", "-1", len(vectors))
     similarity = _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors))
     columns = [column for column in _COLUMNS if subject_id is None or column[0] != "u.subject_id"]
+    columns += [_MODEL] if len(vectors) > 1 else []
     parts = {"similarity": similarity, "number": number, "eligible": eligible}
     statement = _UNITS.format(
         columns=", ".join(f"array_send(array_agg({expression.format(**parts)}))" for expression, _ in columns),
-        terms=_TERMS if lexemes else "NULL::bytea",
-        strangers=_STRANGERS.format(number=number) if vectors else "NULL::text[]",
         of=_OF_TENANT if subject_id is None else "u.subject_id = %(subject)s",
     )
-    row = sql.row(statement, args, binary=True)
-    assert row is not None
-    *arrays, terms, strangers = row
-    read = [_column(*one) for one in zip(arrays, columns, strict=True)]
-    if subject_id is not None:
-        return _read(read[0], subject_id, read[1:], terms, lexemes, strangers)
-    return _read(read[0], read[1], read[2:], terms, lexemes, strangers)
+    return Asked((statement, args), subject_id, columns)
 
 
-def tokens(unit_ids: Sequence[UUID], *, model: str, dimensions: int) -> dict[UUID, Tokens]:
-    """Ids and packed sign bits of those units that have tokens of this model. Those that do not open are left out."""
-    found = sql.rows(_TOKENS, [list(unit_ids), model], binary=True)
-    tenant_id, opened = current_tenant(), dict[UUID, bytes]()
-    out, by_name = {}, {str(unit_id): unit_id for unit_id in unit_ids}
+def units(subject_id: UUID | None, *, digests: Sequence[int], vectors: Sequence[Vector], filters: Filters) -> Found:
+    """One statement."""
+    asked = asking(subject_id, vectors=vectors, filters=filters)
+    return asked.read(sql.rows(*asked.query, binary=True), digests)
+
+
+def tokens(ids: NDArray[np.void], *, model: str, dimensions: int) -> tuple[Integers, Tokens]:
+    """Of these units, as far as they have tokens of this model that open: their places in `ids`, and the tokens."""
+    names = ids.tobytes().hex()
+    asked = "{" + ",".join(names[at : at + 2 * ids.itemsize] for at in range(0, len(names), 2 * ids.itemsize)) + "}"
+    found = sql.rows(_TOKENS, [asked, model], binary=True)
+    tenant_id, opened = current_tenant(), dict[bytes, bytes]()
     bound = sealing.aad(tenant_id, "memory_unittokens", "")  # and the row, which is its end
-    for name, subject_id, wrapped, count, body in found:
-        if subject_id not in opened:
-            opened[subject_id] = keys.KEYS.opened(tenant_id, subject_id, [(wrapped,)])
+    size, places, counts, heads, tails = ID_BYTES + dimensions // BITS_PER_BYTE, [], [], [], []
+    for place, name, subject, wrapped, count, body in found:
+        if subject not in opened:
+            opened[subject] = keys.KEYS.opened(tenant_id, UUID(bytes=subject), [(wrapped,)])
         try:
-            plain = sealing.unseal(opened[subject_id], body, aad=bound + name.encode())
+            plain = sealing.unseal(opened[subject], body, aad=bound + name.encode())
         except Corrupt:
             continue
-        if len(plain) == count * (ID_BYTES + dimensions // BITS_PER_BYTE):
-            out[by_name[name]] = _split(plain, count)
-    return out
+        if len(plain) == count * size:
+            places.append(place)
+            counts.append(count)
+            heads.append(plain[: count * ID_BYTES])
+            tails.append(plain[count * ID_BYTES :])
+    bits = np.frombuffer(b"".join(tails), dtype=np.uint8).reshape(-1, dimensions // BITS_PER_BYTE)
+    read = Tokens(np.array(counts, dtype=np.int64), np.frombuffer(b"".join(heads), dtype="<u2"), bits)
+    return np.array(places, dtype=np.int64), read
 
 
 def as_text(values: Sequence[float]) -> str:
@@ -171,16 +193,11 @@ def as_text(values: Sequence[float]) -> str:
     return "[" + ",".join(map(repr, map(float, values))) + "]"
 
 
-def _split(plain: bytes, count: int) -> Tokens:
-    ids = np.frombuffer(plain, dtype="<u2", count=count)
-    return ids, np.frombuffer(plain, dtype=np.uint8, offset=count * ID_BYTES).reshape(count, -1)
-
-
 def _eligible(filters: Filters) -> tuple[str, dict[str, Any]]:
     """The condition, never null, and its arguments."""
     args: dict[str, Any] = {
         "session": filters.session_id,
-        "authors": list(filters.authors) if filters.authors is not None else None,
+        "authors": list(filters.authors) or None,
         "after": filters.after,
         "before": filters.before,
         "at": filters.at,
@@ -203,40 +220,39 @@ def _cases(then: str, otherwise: str, count: int) -> str:
 def _column(array: bytes | None, column: tuple[str, str]) -> NDArray[Any]:
     """The elements of an array of Postgres in binary form, none of them null."""
     of = np.dtype([("size", ">i4"), ("value", column[1])])
+    native = of["value"].newbyteorder("=")
     if array is None:
-        return np.zeros(0, dtype=of)["value"]
-    return np.frombuffer(array, dtype=of, offset=ARRAY_HEADER_BYTES)["value"].copy()
+        return np.zeros(0, dtype=native)
+    return np.frombuffer(array, dtype=of, offset=ARRAY_HEADER_BYTES)["value"].astype(native)
 
 
 def _read(
-    ids: NDArray[Any],
     subjects: NDArray[Any] | UUID,
     columns: Sequence[NDArray[Any]],
-    terms: bytes | None,
-    lexemes: Sequence[str],
-    strangers: Sequence[str] | None,
+    words: bytes | None,
+    digests: Sequence[int],
 ) -> Found:
-    sessions, seq, author, sent_at, length, importance, sim, packed = columns
+    ids, sessions, turn, sent_at, sim, packed, *model = columns
     high, low = _halves(ids)
-    hit_unit, hit_lexeme, hit_tf = _hits(terms or b"", lexemes)
+    length = (packed >> 2) // ENTRY_BYTES
+    hit_unit, hit_lexeme, hit_tf = _hits(words or b"", length, digests)
     read = Units(
         high=high,
         low=low,
         session=_numbered(sessions),
-        seq=seq.astype(np.int64),
-        author=author.astype(np.int64),
+        seq=turn >> 16,
+        author=turn & 0xFFFF,
         sent_at=sent_at / 1e6 + SECONDS_TO_2000,
         length=length.astype(np.float64),
-        importance=importance.astype(np.float64),
-        model=packed.astype(np.int64) >> 2,
-        sim=sim.astype(np.float64),
+        model=model[0].astype(np.int64) if model else np.where(np.isnan(sim), -1, 0),
+        sim=sim,
         eligible=(packed & 2) != 0,
         hit_unit=hit_unit,
         hit_lexeme=hit_lexeme,
         hit_tf=hit_tf,
-        lexemes=len(lexemes),
+        lexemes=len(digests),
     )
-    return Found(read, ids, subjects, sessions, (packed & 1) != 0, tuple(sorted(set(strangers or ()))))
+    return Found(read, ids, subjects, sessions, (packed & 1) != 0)
 
 
 def _halves(ids: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -253,37 +269,17 @@ def _numbered(ids: NDArray[Any]) -> NDArray[np.int64]:
     return numbers
 
 
-def _hits(lines: bytes, lexemes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """(unit, lexeme, how often) for each lexeme of the question that a unit's terms hold; a line is a unit's terms.
+def _hits(words: bytes, length: Integers, digests: Sequence[int]) -> tuple[Integers, Integers, NDArray[np.float64]]:
+    """(unit, lexeme, how often) for each lexeme of the question that a unit holds. `length`: lexemes of each unit,
+    which stand one behind the other in `words`.
 
-    All lines are one text, and numpy searches it: nothing is done in Python for a unit or a hit.
+    Nothing is done in Python for a unit or a hit, and few lexemes are looked at more than once.
     """
-    marks = [f"{quoted(lexeme)}:".encode() for lexeme in lexemes]
-    text = b" " + lines + bytes(max(map(len, marks), default=0) + WINDOW_BYTES)  # a blank is before each lexeme
-    characters = np.frombuffer(text, dtype=np.uint8, count=1 + len(lines))
-    blanks, newlines = np.flatnonzero(characters == SPACE), np.flatnonzero(characters == NEWLINE)
-    starts = _starts(text, blanks + 1, marks)
-    held = np.repeat(np.arange(len(marks)), [len(one) for one in starts]).astype(np.int64)
-    at = np.concatenate([np.zeros(0, dtype=np.int64), *starts])
-    until = np.append(blanks, len(characters))[np.searchsorted(blanks, at)]  # a newline has a blank behind it
-    commas = np.flatnonzero(characters == COMMA)
-    positions = 1 + np.searchsorted(commas, until) - np.searchsorted(commas, at)
-    return np.searchsorted(newlines, at).astype(np.int64), held, positions.astype(np.float64)
-
-
-def _starts(text: bytes, begins: NDArray[np.int64], marks: Sequence[bytes]) -> list[NDArray[np.int64]]:
-    """Where the text goes on behind each mark, for the marks that begin at `begins`: eight bytes are one comparison."""
-    windows = np.ndarray(len(text) - WINDOW_BYTES + 1, dtype="<u8", buffer=text, strides=(1,))
-    heads, out = windows[begins], []
-    for mark in marks:
-        found = begins[_same(heads, mark)]
-        for offset in range(WINDOW_BYTES, len(mark), WINDOW_BYTES):
-            found = found[_same(windows[found + offset], mark[offset:])]
-        out.append(found + len(mark))
-    return out
-
-
-def _same(windows: NDArray[np.uint64], mark: bytes) -> NDArray[np.bool_]:
-    wanted = int.from_bytes(mark[:WINDOW_BYTES], "little")
-    mask = (1 << BITS_PER_BYTE * min(len(mark), WINDOW_BYTES)) - 1
-    return np.asarray((windows & np.uint64(mask)) == np.uint64(wanted))
+    entries, asked = np.frombuffer(words, dtype=ENTRY), np.array(digests, dtype=np.uint64)
+    stored = entries["digest"]
+    likely = np.zeros(1 << FEW_BITS, dtype=bool)
+    likely[asked & FEW_MASK] = True
+    near = np.flatnonzero(likely[(stored & FEW_MASK).astype(np.intp)])
+    place, lexeme = np.nonzero(stored[near][:, None] == asked[None, :])
+    at = near[place]
+    return np.searchsorted(np.cumsum(length), at, side="right"), lexeme, entries["often"][at].astype(np.float64)

@@ -1,7 +1,8 @@
 """Recall: the units of one subject that answer a question best, exactly, with the parts of every score.
 
-One statement reads all units that may be recalled, one the tokens of the best hundred; numpy does the rest. What is
-missing (a model, its tokens, the words) lowers the rung: bits, sentence, words. The answer says which, and why.
+One round trip reads all units that may be recalled and what else is to be known, one the tokens of the best hundred;
+numpy does the rest. What is missing (a model, its tokens, the words) lowers the rung: bits, sentence, words. The answer
+says which, and why.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from agentstate.core.clock import now
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.limits import QUESTION_AUTHORS_MAX, SUBJECT_RECALL_MAX
 from agentstate.db import sql
-from memory import keys, sealing, texts
+from agentstate.tenants.scope import current_tenant
+from memory import keys, policies, sealing, texts
 from memory.models.unit import UNIT_KINDS
 from memory.recall import cues, questions, ranking, rows, words
 from memory.recall.questions import Asked
 from memory.recall.ranking import Floats, Integers, Scores, Units
 from memory.recall.rows import Filters, Found
+from memory.recall.words import AskedWords
 from memory.states import SubjectStatus
 
-# The subject, and its authors unless they are too many. A search is one short statement: compiling it costs more.
+# A search is one short statement: compiling it costs more.
+NOT_COMPILED: sql.Query = ("SELECT set_config('jit', 'off', true)", [])
+# The subject, its key, and its authors unless they are too many.
 _STANDING = """
 WITH named AS (SELECT no, name FROM memory_author WHERE subject_id = %(subject)s ORDER BY no LIMIT %(limit)s)
-SELECT s.status, set_config('jit', 'off', true),
+SELECT s.status, set_config('jit', 'off', true), (SELECT wrapped FROM memory_ownerkey WHERE owner_id = s.id),
   (SELECT array_agg(a.no ORDER BY a.no) FROM named a), (SELECT array_agg(a.name ORDER BY a.no) FROM named a)
 FROM memory_subject s WHERE s.id = %(subject)s"""
 
@@ -90,40 +95,59 @@ def search(
     """
     clock = Clock()
     check(k=k, kinds=kinds)
-    asked = question if isinstance(question, Asked) else questions.asked(question)
+    asked = of_caller(question)
     clock.lap("question")
-    status, names = _standing(subject_id)
-    if status != SubjectStatus.ACTIVE:
-        return Recall([], "words", "the subject is being erased", 0, 0, clock.laps)
     wanted = Filters(
         now=now(),
         kinds=tuple(kinds),
         session_id=session_id,
-        authors=_numbers(subject_id, authors) if authors else None,
+        authors=tuple(_digest_of_name(subject_id, name) for name in authors),
         after=after,
         before=before,
         at=at,
         namespace=namespace,
     )
-    lexemes = words.asked(asked.text, words.wording())
-    clock.lap("words")
-    return answer(subject_id, asked, lexemes, wanted, names=names, k=k, explain=explain, clock=clock)
-
-
-def answer(
-    subject_id: UUID | None,
-    asked: Asked,
-    lexemes: words.AskedWords,
-    wanted: Filters,
-    *,
-    names: Mapping[int, str],
-    k: int,
-    explain: bool,
-    clock: Clock,
-) -> Recall:
-    """The search itself, over a subject or (None) the whole tenant. `names`: authors by number, for the cue."""
-    found, asked = _read(subject_id, asked, lexemes, wanted)
+    standing, read = read_all(subject_id, asked, wanted, standing=_standing_of(subject_id))
+    if not standing:
+        raise NotFound("There is no such subject.")
+    status, _, wrapped, numbers, sealed = standing[0]
+    if status != SubjectStatus.ACTIVE:
+        return Recall([], "words", "the subject is being erased", 0, 0, clock.laps)
+    names = _names(subject_id, wrapped, numbers or [], sealed or [])
     clock.lap("units")
+    return answer(read, asked, names=names, k=k, explain=explain, clock=clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one round trip has read."""
+
+    found: Found
+    lexemes: AskedWords
+
+
+def of_caller(question: str | Asked) -> Asked:
+    """A text is asked here and now, whatever the model takes. Asserts a scope then."""
+    return question if isinstance(question, Asked) else questions.asked(question, tenant_id=current_tenant())
+
+
+def read_all(
+    subject_id: UUID | None, asked: Asked, wanted: Filters, *, standing: sql.Query
+) -> tuple[list[sql.Row], Read]:
+    """In one round trip: the rows of `standing`, which switches compiling off, the question's words, and all units of
+    the subject or (None) the whole tenant."""
+    vectors = [rows.Vector(model.label, model.question.vector.tolist()) for model in asked.models]
+    units = rows.asking(subject_id, vectors=vectors, filters=wanted)
+    stood, policy, said, found = sql.together(
+        standing, policies.asked_for_tenant(), words.asking(asked.text), units.query, binary=True
+    )
+    lexemes = words.of_question(said, words.of_policy(policies.of_tenant(policy)))
+    return stood, Read(units.read(found, lexemes.digests), lexemes)
+
+
+def answer(read: Read, asked: Asked, *, names: Mapping[int, str], k: int, explain: bool, clock: Clock) -> Recall:
+    """The search itself, over what was read. `names`: authors by number, for the cue."""
+    found, lexemes = read.found, read.lexemes
     named = cues.found(asked.text, found.units, authors=names)
     scores, rung, tokens_ms = _ranked(found, named, asked)
     clock.lap("ranking")
@@ -159,41 +183,24 @@ class Clock:
         self.laps[source], self.laps[to] = self.laps[source] - ms, ms
 
 
-def _standing(subject_id: UUID) -> tuple[str, dict[int, str]]:
-    """The subject's status and the names of its authors by number; none when they are very many. Raises: NotFound."""
-    found = sql.row(_STANDING, {"subject": subject_id, "limit": QUESTION_AUTHORS_MAX + 1}, binary=True)
-    if found is None:
-        raise NotFound("There is no such subject.")
-    status, _, numbers, sealed = found
-    if not numbers or len(numbers) > QUESTION_AUTHORS_MAX or status != SubjectStatus.ACTIVE:
-        return status, {}
-    key = keys.existing(subject_id)
-    opened = {
+def _standing_of(subject_id: UUID) -> sql.Query:
+    return _STANDING, {"subject": subject_id, "limit": QUESTION_AUTHORS_MAX + 1}
+
+
+def _names(subject_id: UUID, wrapped: bytes | None, numbers: Sequence[int], sealed: Sequence[bytes]) -> dict[int, str]:
+    """Of the subject's authors by number; none when they are very many. Raises: Corrupt without the subject's key."""
+    if not numbers or len(numbers) > QUESTION_AUTHORS_MAX:
+        return {}
+    key = keys.KEYS.opened(current_tenant(), subject_id, [] if wrapped is None else [(wrapped,)])
+    return {
         number: sealing.open_text(key, "memory_author", f"{subject_id}:{number}", name)
         for number, name in zip(numbers, sealed, strict=True)
     }
-    return status, opened
 
 
-def _numbers(subject_id: UUID, authors: Sequence[str]) -> tuple[int, ...]:
-    """Of the authors with these names; names that nobody has are left out. Index: memory_author_digest."""
-    digests = [sealing.digest("author", str(subject_id), texts.normalised(name)) for name in authors]
-    found = sql.rows("SELECT no FROM memory_author WHERE subject_id = %s AND digest = ANY (%s)", [subject_id, digests])
-    return tuple(no for (no,) in found)
-
-
-def _read(subject_id: UUID | None, asked: Asked, lexemes: words.AskedWords, wanted: Filters) -> tuple[Found, Asked]:
-    """During a move to another model a second time, with the question in the former one too."""
-
-    def read(question: Asked) -> Found:
-        vectors = [rows.Vector(model.label, model.question.vector.tolist()) for model in question.models]
-        return rows.units(subject_id, lexemes=lexemes.stored, query=lexemes.tsquery, vectors=vectors, filters=wanted)
-
-    found = read(asked)
-    if not found.strangers or not asked.models:
-        return found, asked
-    more = questions.also(asked, found.strangers)
-    return (read(more), more) if len(more.models) > len(asked.models) else (found, more)
+def _digest_of_name(subject_id: UUID, name: str) -> bytes:
+    """By which an author is found; one that nobody has finds nobody. Index: memory_author_digest."""
+    return sealing.digest("author", str(subject_id), texts.normalised(name))
 
 
 def _ranked(found: Found, named: ranking.Cues, asked: Asked) -> tuple[Scores, str, float]:
@@ -216,17 +223,15 @@ def _late(found: Found, asked: Asked, top: Integers) -> Floats:
     late = np.full(len(top), np.nan)
     for number, model in enumerate(asked.models):
         vectors, ids = model.question.token_vectors, model.question.token_ids
-        if vectors is None or ids is None:
+        of_model = np.flatnonzero(found.units.model[top] == number)
+        if vectors is None or ids is None or not len(of_model):
             continue
-        of_model = [place for place, unit in enumerate(top) if found.units.model[unit] == number]
-        unit_ids = {place: found.id(int(top[place])) for place in of_model}
-        tokens = rows.tokens(list(unit_ids.values()), model=model.label, dimensions=vectors.shape[1])
-        places = [place for place in of_model if unit_ids[place] in tokens]
-        late[places] = ranking.late_interaction(vectors, ids, [tokens[unit_ids[place]] for place in places])
+        places, tokens = rows.tokens(found.ids[top[of_model]], model=model.label, dimensions=vectors.shape[1])
+        late[of_model[places]] = ranking.late_interaction(vectors, ids, tokens)
     return late
 
 
-def _hit(found: Found, scores: Scores, place: int, lexemes: words.AskedWords | None) -> Hit:
+def _hit(found: Found, scores: Scores, place: int, lexemes: AskedWords | None) -> Hit:
     return Hit(
         id=found.id(place),
         kind="item" if found.is_item[place] else "message",
@@ -242,7 +247,7 @@ def _hit(found: Found, scores: Scores, place: int, lexemes: words.AskedWords | N
     )
 
 
-def _matched(units: Units, place: int, lexemes: words.AskedWords) -> tuple[str, ...]:
+def _matched(units: Units, place: int, lexemes: AskedWords) -> tuple[str, ...]:
     return tuple(lexemes.readable[number] for number in sorted(units.hit_lexeme[units.hit_unit == place]))
 
 

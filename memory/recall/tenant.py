@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from agentstate.core.clock import now
-from agentstate.db import sql
 from memory.models.unit import UNIT_KINDS
-from memory.recall import questions, searching, words
+from memory.recall import searching
 from memory.recall.questions import Asked
 from memory.recall.rows import Filters
 from memory.recall.searching import Clock, Recall
@@ -34,10 +33,9 @@ def search(
     """
     clock = Clock()
     searching.check(k=k, kinds=kinds)
-    asked = question if isinstance(question, Asked) else questions.asked(question)
+    asked = searching.of_caller(question)
     clock.lap("question")
-    sql.row("SELECT set_config('jit', 'off', true)")
-    lexemes = words.asked(asked.text, words.wording())
-    clock.lap("words")
     wanted = Filters(now=now(), kinds=tuple(kinds), after=after, before=before, at=at, namespace=namespace)
-    return searching.answer(None, asked, lexemes, wanted, names={}, k=k, explain=explain, clock=clock)
+    _, read = searching.read_all(None, asked, wanted, standing=searching.NOT_COMPILED)
+    clock.lap("units")
+    return searching.answer(read, asked, names={}, k=k, explain=explain, clock=clock)

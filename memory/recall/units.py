@@ -23,7 +23,7 @@ IMPORTANCE = {"decision": 1.0, "commitment": 0.8, "fact": 0.6, "routine": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One row, in the order of its columns; `words` and `literal` become its terms."""
+    """One row, in the order of its columns; `words` and `literal` become what it keeps of them."""
 
     id: UUID
     kind: str
@@ -49,12 +49,12 @@ _TYPES = [
 ]
 _ARRAYS = ", ".join(f"%s::{name}[]" for name in _TYPES)
 _INSERT = f"""
-INSERT INTO memory_unit ({", ".join(_COLUMNS)}, terms, term_count, model)
-SELECT {", ".join(f"u.{name}" for name in _COLUMNS)}, t.terms, coalesce(length(t.terms), 0), ''
+INSERT INTO memory_unit ({", ".join(_COLUMNS)}, words, model)
+SELECT {", ".join(f"u.{name}" for name in _COLUMNS)}, {words.PACKED.format(terms="t.terms")}, ''
 FROM unnest({_ARRAYS}) AS u ({", ".join([*_COLUMNS, "words", "literal"])}),
   LATERAL (SELECT to_tsvector(%s::regconfig, u.words) || u.literal::tsvector AS terms) t
-ON CONFLICT (id) DO UPDATE SET ({", ".join(_COLUMNS[1:])}, terms, term_count, model, vector) =
-  ({", ".join(f"excluded.{name}" for name in _COLUMNS[1:])}, excluded.terms, excluded.term_count, '', NULL)"""
+ON CONFLICT (id) DO UPDATE SET ({", ".join(_COLUMNS[1:])}, words, model, vector) =
+  ({", ".join(f"excluded.{name}" for name in _COLUMNS[1:])}, excluded.words, '', NULL)"""
 _FORGET_VECTORS = """
 WITH tokens AS (DELETE FROM memory_unittokens WHERE unit_id = ANY(%(ids)s))
 DELETE FROM memory_unitstaged WHERE unit_id = ANY(%(ids)s)"""

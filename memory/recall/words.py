@@ -1,7 +1,10 @@
 """The words of a text as Postgres searches them, in the way that a tenant has chosen.
 
-plain: lexemes of the tenant's language. blind: each lexeme as an HMAC under the tenant's key, so that the table tells
-no words. off: none. A question's words go the same way as those that are stored, so both meet.
+plain: lexemes of the tenant's language. blind: each lexeme as an HMAC under the tenant's key, so that nobody without it
+can try words. off: none. A question's words go the same way as those that are stored, so both meet.
+
+What a unit keeps is no text: nine bytes a lexeme, the beginning of its digest and how often it occurs. A search reads
+them by the thousand, and numpy compares numbers; a tsvector would be unpacked row by row.
 
 Scripts that put no spaces between words become pairs of neighbouring characters: a word is found inside a sentence
 without knowing where it begins.
@@ -36,6 +39,15 @@ UNWRITTEN = re.compile("[\u0640\u064b-\u0652\u0591-\u05bd\u05bf-\u05c7\u00ad\u20
 BLIND_BYTES = 9  # 72 bits: two lexemes of one tenant do not meet by chance
 POSITION_MAX = 16_383  # of a tsvector
 POSITIONS_MAX = 256  # of one lexeme there
+DIGEST_BYTES, OFTEN_MAX = 8, 255
+ENTRY_BYTES = DIGEST_BYTES + 1
+# A tsvector as a unit keeps it; null when it holds nothing.
+PACKED = f"""(SELECT string_agg(substr(sha256(convert_to(x.lexeme, 'UTF8')), 1, {DIGEST_BYTES})
+  || substr(int4send(least(cardinality(x.positions), {OFTEN_MAX})), 4, 1), '') FROM unnest({{terms}}) x)"""
+# For each language that a tenant may have chosen: which one is known only when the answer comes.
+_ASKED = """
+SELECT c.name, x.lexeme FROM unnest(%s::text[]) AS c (name),
+  unnest(to_tsvector(c.name::regconfig, %s) || %s::tsvector) AS x ORDER BY c.name, x.positions[1], x.lexeme"""
 _LEXEMES = """
 SELECT t.n, x.lexeme, x.positions FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t (words, pairs, n),
   unnest(to_tsvector(%s::regconfig, t.words) || t.pairs::tsvector) AS x ORDER BY t.n, x.positions[1], x.lexeme"""
@@ -53,7 +65,7 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an INSERT makes a tsvector of: to_tsvector(config, words) || literal. Both None when full text is off."""
+    """What an INSERT packs: to_tsvector(config, words) || literal. Both None when full text is off."""
 
     words: str | None
     literal: str | None
@@ -68,14 +80,17 @@ class AskedWords:
     is_off: bool = False  # the tenant keeps no words
 
     @property
-    def tsquery(self) -> str:
-        """Any of them."""
-        return " | ".join(map(quoted, self.stored))
+    def digests(self) -> list[int]:
+        """As they stand in a unit's words."""
+        return [digest(lexeme) for lexeme in self.stored]
 
 
 def wording() -> Wording:
     """One query."""
-    policy = policies.for_tenant()
+    return of_policy(policies.for_tenant())
+
+
+def of_policy(policy: policies.TenantPolicy) -> Wording:
     return Wording(policy.fulltext, policy.language)
 
 
@@ -93,11 +108,25 @@ def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
 
 def asked(question: str, how: Wording) -> AskedWords:
     """The first QUESTION_LEXEMES_MAX lexemes of a question. One query."""
+    return of_question(sql.rows(*asking(question)), how)
+
+
+def asking(question: str) -> sql.Query:
+    """The query whose rows of_question() reads, for whoever asks for other things in the same round trip."""
+    text, pairs = prepared(question)
+    return _ASKED, [list(policies.LANGUAGES), text, literal(pairs)]
+
+
+def of_question(found: Sequence[sql.Row], how: Wording) -> AskedWords:
     if how.mode == "off":
         return AskedWords([], [], is_off=True)
-    (found,) = lexemes_of([prepared(question)], how.config)
-    readable = [lexeme for lexeme, _ in found[:QUESTION_LEXEMES_MAX]]
+    readable = [lexeme for language, lexeme in found if language == how.config][:QUESTION_LEXEMES_MAX]
     return AskedWords(list(map(_blinding(), readable)) if how.mode == "blind" else readable, readable)
+
+
+def digest(lexeme: str) -> int:
+    """Of a lexeme as it is stored (blind: of what stands for it)."""
+    return int.from_bytes(hashlib.sha256(lexeme.encode()).digest()[:DIGEST_BYTES], "little")
 
 
 def blind(lexeme: str) -> str:

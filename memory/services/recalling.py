@@ -12,17 +12,30 @@ from uuid import UUID
 
 from agentstate.core import tokens
 from agentstate.core.ids import public_id
-from memory.models import Item
+from agentstate.db import sql
+from agentstate.tenants.scope import current_tenant
+from memory import keys
 from memory.recall import searching
 from memory.recall.questions import Asked
 from memory.recall.searching import Hit
-from memory.selectors import ledger as reading
-from memory.selectors import messages
+from memory.selectors.opening import Words
 from memory.services import ledger
 from memory.services.ledger import Injected
 from memory.sources import Source
 
 KINDS = ("message", "item")
+
+# Indexes: the primary keys.
+_WORDS = """
+SELECT m.id, k.wrapped, 1, m.text, m.author_no, a.name, m.role
+FROM memory_message m JOIN memory_ownerkey k ON k.owner_id = m.subject_id
+  LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
+WHERE m.id = ANY (%(message)s)
+UNION ALL
+SELECT i.id, k.wrapped, i.version, r.text, 0, NULL, ''
+FROM memory_item i JOIN memory_itemrevision r ON r.item_id = i.id AND r.version = i.version
+  JOIN memory_ownerkey k ON k.owner_id = i.subject_id
+WHERE i.id = ANY (%(item)s)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +106,23 @@ def ask(
 
 
 def opened(hits: Collection[Hit]) -> list[Found]:
-    """Hits with their words; one that was erased meanwhile is left out."""
-    said = messages.some(hit.id for hit in hits if hit.kind == "message")
-    versions = dict(
-        Item.objects.filter(id__in=[hit.id for hit in hits if hit.kind == "item"]).values_list("id", "version")
-    )
-    words = reading.words("item", set(versions.items()))
-    found = []
-    for hit in hits:
-        if hit.kind == "message" and hit.id in said:
-            found.append(Found(hit, said[hit.id].text, author=said[hit.id].speaker))
-        elif hit.id in versions and (hit.id, versions[hit.id]) in words:
-            found.append(Found(hit, words[hit.id, versions[hit.id]], versions[hit.id]))
-    return found
+    """Hits with their words; one that was erased meanwhile is left out. One statement."""
+    ids = {kind: [hit.id for hit in hits if hit.kind == kind] for kind in KINDS}
+    rows = {row[0]: row[1:] for row in sql.rows(_WORDS, ids, binary=True)} if hits else {}
+    found = (_found(hit, *rows[hit.id]) for hit in hits if hit.id in rows)
+    return [each for each in found if each is not None]
+
+
+def _found(
+    hit: Hit, wrapped: bytes, version: int, text: bytes, author_no: int, author: bytes | None, role: str
+) -> Found | None:
+    if not wrapped:
+        return None
+    words = Words(keys.KEYS.opened(current_tenant(), hit.subject_id, [(wrapped,)]))
+    if hit.kind == "item":
+        return Found(hit, words.text("memory_itemrevision", f"{hit.id}:{version}:text", text), version)
+    name = words.text("memory_author", f"{hit.subject_id}:{author_no}", author)
+    return Found(hit, words.text("memory_message", hit.id, text), author=name or role)
 
 
 def _injected(found: Found) -> Injected:

@@ -244,7 +244,7 @@ def preview(request: TenantRequest, subject: str, item: str) -> HttpResponse:
     if request.htmx and request.htmx.target == "item-bytes":
         return _meter(request, subject, item)
     try:
-        asked = effects.asking(request.POST, text=request.POST.get("text", ""))
+        asked = effects.asking(request.tenant.id, request.POST, text=request.POST.get("text", ""))
         with tenant_scope(request.tenant.id):
             editing = _read(request, subject, item)
             effect = _rehearsed(request, editing, asked)

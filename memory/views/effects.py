@@ -111,10 +111,10 @@ class Asking:
     session: str = ""  # public id; empty: the subject's newest
 
 
-def asking(typed: Mapping[str, str], *, text: str) -> Asking:
+def asking(tenant_id: UUID, typed: Mapping[str, str], *, text: str) -> Asking:
     """Before any transaction. `question` is one of those really asked, `asked` another one. Raises: Invalid."""
     question = (typed.get("asked", "") or typed.get("question", "")).strip()
-    wanted = questions.asked(question) if question else None
+    wanted = questions.asked(question, tenant_id=tenant_id) if question else None
     return Asking(wanted, typed.get("agent", "").strip(), _foreseen(text), typed.get("session", "").strip())
 
 

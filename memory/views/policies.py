@@ -357,7 +357,7 @@ def preview(request: TenantRequest, of: str) -> HttpResponse:
         return HttpResponseRedirect(address_of(request, whose))
     require(request.actor, service.VERB)
     try:
-        asked = effects.asking({"asked": request.POST.get("question", "")}, text="")
+        asked = effects.asking(request.tenant.id, {"asked": request.POST.get("question", "")}, text="")
         with tenant_scope(request.tenant.id):
             editing = _read(request, whose)
             return _page(request, replace(editing, rehearsed=_rehearsed(request, editing, asked)))

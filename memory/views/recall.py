@@ -89,7 +89,7 @@ class Told:
 @tenant_page("runs.read", scoped=False)
 def recall_page(request: TenantRequest, subject: str) -> HttpResponse:
     wanted = _read(request)
-    asked, problem = _ask(wanted)
+    asked, problem = _ask(request.tenant.id, wanted)
     with tenant_scope(request.tenant.id):
         row, words = directory.find(subject)
         answer = None
@@ -136,12 +136,12 @@ def _plain(text: str) -> str:
     return text.strip()[:200].replace("\0", "")
 
 
-def _ask(wanted: Wanted) -> tuple[Asked | None, str]:
-    """The question in the model's space: asked before anything is read, because a model may be far away."""
+def _ask(tenant_id: UUID, wanted: Wanted) -> tuple[Asked | None, str]:
+    """The question in the models' space: asked before the page's own transaction, because a model may be far away."""
     if not wanted.question:
         return None, ""
     try:
-        return questions.asked(wanted.question), ""
+        return questions.asked(wanted.question, tenant_id=tenant_id), ""
     except Invalid as refusal:
         return None, refusal.message
 

@@ -70,7 +70,7 @@ class Asker:
 def act(tenant_id: UUID, run_id: UUID, name: str, body: Any, *, fence: int, step_seq: int, key: str) -> Any:
     """The reply as JSON. Raises: Fenced, NotFound, Invalid, TooLarge, Conflict, LockTimeout."""
     found, wanted = acts.read(name, body)
-    asked = _asked(name, wanted)  # may ask a model: before the transaction
+    asked = _asked(tenant_id, name, wanted)  # may ask a model: before the transaction
     hit("memory.act")
     with tenant_scope(tenant_id):
         asker = asker_of(tenant_id, run_id, found, fence=fence, step_seq=step_seq, key=key)
@@ -84,10 +84,10 @@ def act(tenant_id: UUID, run_id: UUID, name: str, body: Any, *, fence: int, step
     return reply
 
 
-def _asked(name: str, wanted: Any) -> Asked | None:
+def _asked(tenant_id: UUID, name: str, wanted: Any) -> Asked | None:
     """The question in the space of the model. Raises: Invalid for an empty one of a recall."""
     is_question = name == "recall" or (name == "context" and wanted.question.strip())
-    return questions.asked(wanted.question) if is_question else None
+    return questions.asked(wanted.question, tenant_id=tenant_id) if is_question else None
 
 
 def asker_of(tenant_id: UUID, run_id: UUID, act: acts.Act, *, fence: int, step_seq: int, key: str) -> Asker:

@@ -132,7 +132,7 @@ class Town:
         """Messages, items, revisions, proposals, summaries, progress, questions, the ledger, a buffered message."""
         word, subject_id, session_id = person.word, person.subject.id, person.session.id
         source = Source(run_id=person.run_ids["done"], step_seq=1)
-        asked = questions.asked(f"What does {word} drink?")
+        asked = questions.asked(f"What does {word} drink?", tenant_id=self.tenant_id)
         with tenant_scope(self.tenant_id):
             said = [NewMessage("user", f"{word} likes tea number {n}.", author=f"{word} L.") for n in range(6)]
             said += [NewMessage("assistant", f"Noted, {word}.", author="Desk")]

@@ -18,6 +18,7 @@ from agentstate.db import sql
 from agentstate.tenants.actors import Actor
 from memory import keys
 from memory.models import Item, ItemRevision, Proposal, Subject, Unit
+from memory.recall.words import ENTRY_BYTES
 from memory.services import editing, items, locking, rehearsing, revising, subjects
 from memory.services.drafts import ItemChanges, NewItem
 from memory.services.items import Kept
@@ -307,7 +308,7 @@ class TestEdit:
             expected_version=1,
             changes=ItemChanges(text="y" * 500),
             actor=alice,
-            look=lambda: Unit.objects.get(id=item.id).term_count,
+            look=lambda: len(Unit.objects.get(id=item.id).words or b"") // ENTRY_BYTES,
         )
         assert everything() == before
         assert len(told.evicted) == 1

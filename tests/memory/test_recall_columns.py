@@ -10,40 +10,43 @@ import pytest
 
 from agentstate.core.ids import new_id
 from memory.recall import ranking, rows, words
-from memory.recall.ranking import Units
+from memory.recall.ranking import Tokens, Units
 
-# Of every length around the windows of eight bytes, each inside others, with whatever quoting must double.
-LEXEMES = [
-    "a",
-    "ab",
-    "abc",
-    "it's",
-    "\\",
-    "':",
-    "'a':",
-    "a:1,2",
-    "é",
-    "日本",
-    "abcdef",
-    "abcdefg",
-    "abcdefgh",
-    "x" * 40,
-]
-LEXEMES += ["x" * 40, f"{'x' * 40}y", "abcdefghi", "abcdefghijklmno", "abcdefghijklmnop", "😀😀😀😀"]
+LEXEMES = [f"w{number}" for number in range(20)]
+# As if the digests of two lexemes began alike: only the first bits are looked at before all of them are.
+ALIKE = {words.digest("w3") + (n << 40) & (1 << 64) - 1: f"alike{n}" for n in range(1, 4)}
+DIGESTS = {words.digest(lexeme): lexeme for lexeme in LEXEMES} | ALIKE
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_hits_are_those_of_reading_each_lexeme_of_each_unit(seed: int) -> None:
     draw = random.Random(seed)
-    asked = draw.sample(LEXEMES, draw.randint(0, 8))
+    asked = draw.sample(list(DIGESTS), draw.randint(0, 12))
     held = [
-        {lexeme: draw.randint(1, 12) for lexeme in draw.sample(LEXEMES, draw.randint(0, 9))}
-        for _ in range(draw.randint(1, 30))
+        {lexeme: draw.randint(1, 255) for lexeme in draw.sample(list(DIGESTS), draw.randint(0, 9))}
+        for _ in range(draw.randint(0, 30))
     ]
-    lines = [words.literal((lexeme, range(1, count + 1)) for lexeme, count in unit.items()) for unit in held]
-    found = rows._hits("\n ".join(lines).encode(), asked)
-    expected = [(n, m, unit[lexeme]) for m, lexeme in enumerate(asked) for n, unit in enumerate(held) if lexeme in unit]
-    assert [tuple(map(int, hit)) for hit in zip(*found, strict=True)] == expected
+    stored = b"".join(d.to_bytes(8, "little") + often.to_bytes(1, "big") for unit in held for d, often in unit.items())
+    found = rows._hits(stored, np.array([len(unit) for unit in held], dtype=np.int64), asked)
+    expected = {(n, m, unit[one]) for m, one in enumerate(asked) for n, unit in enumerate(held) if one in unit}
+    hits = [tuple(map(int, hit)) for hit in zip(*found, strict=True)]
+    assert len(hits) == len(expected) and set(hits) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tokens_are_compared_as_a_product_of_all_would(seed: int) -> None:
+    noise = np.random.default_rng(seed)
+    counts, asked = noise.integers(1, 9, 30), int(noise.integers(1, 20))
+    bits = noise.integers(0, 256, (counts.sum(), 6)).astype(np.uint8)
+    ids, own = noise.integers(0, 12, asked).astype(np.uint16), noise.integers(0, 12, counts.sum()).astype(np.uint16)
+    vectors = noise.standard_normal((asked, 48)).astype(np.float32)
+    signs, ends = np.unpackbits(bits, axis=1) * 2.0 - 1.0, np.cumsum(counts)
+    units = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    best = np.array([(vectors @ signs[unit].T).max(axis=1) for unit in units])
+    df = np.array([sum(one in own[unit] for unit in units) for one in ids])
+    idf = np.log(1 + (30 - df + 0.5) / (df + 0.5))
+    found = ranking.late_interaction(vectors, ids, Tokens(counts, own, bits))
+    assert found == pytest.approx(best @ (idf / idf.sum()), abs=1e-4)
 
 
 def test_ids_that_differ_in_their_second_half_only_are_told_apart() -> None:
@@ -77,7 +80,7 @@ def _units(ids: list[UUID], *, seq: list[int], session: list[int]) -> Units:
     return Units(
         high=np.array([one.int >> 64 for one in ids], dtype=np.uint64),
         low=np.array([one.int & (1 << 64) - 1 for one in ids], dtype=np.uint64),
-        session=np.array(session), seq=np.array(seq), author=none, sent_at=zeros, length=zeros, importance=zeros,
+        session=np.array(session), seq=np.array(seq), author=none, sent_at=zeros, length=zeros,
         model=none, sim=zeros, eligible=zeros == 0, hit_unit=none, hit_lexeme=none, hit_tf=np.zeros(0), lexemes=0,
     )  # fmt: skip
 

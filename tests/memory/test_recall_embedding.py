@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import timedelta
 from functools import partial
 
@@ -17,7 +17,7 @@ from agentstate.core import clock, failpoints
 from agentstate.db import sql
 from agentstate.dev.testing import superuser_url
 from agentstate.llm import embedding, former_embedder
-from agentstate.llm.embedding import Embedded, TokenRows
+from agentstate.llm.embedding import Embedded, Question, TokenRows
 from agentstate.llm.endpoint import BadAnswer, ModelRefused, ModelUnavailable
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
@@ -32,6 +32,9 @@ from tests.memory.recall_world import Talk, WordEmbedder
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = "words@1", "words@2"
+OPEN_TRANSACTIONS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = 'app' AND xact_start IS NOT NULL"""
 
 
 class Models:
@@ -53,6 +56,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Models]:
     made = Models()
     monkeypatch.setattr(embedding, "embedder", lambda: made.chosen)
     monkeypatch.setattr(former_embedder, "named", made.known.get)
+    monkeypatch.setattr(former_embedder, "is_possible", lambda: True)
     questions.forget_failures()
     yield made
     questions.forget_failures()
@@ -315,6 +319,47 @@ def test_half_swapped_each_unit_is_asked_for_in_its_own_model(
     assert recall.embedded == 5 and "words@1 could not be asked" in recall.degraded_because
     assert go_on(cursor)[-1].is_over
     assert labels() == {f"{NEW}:128": 21}
+
+
+def test_no_transaction_is_open_while_either_model_is_asked(
+    committed_db: None, tenant: Tenant, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tenant_scope(tenant.id):
+        talk = Talk(subjects.resolve(external_id="ada"))
+        talk.session(*[("Tom", f"the violin number {n} stands in room {n * 7}") for n in range(12)])
+        go_on()
+        models.choose(NEW, dimensions=128)
+        monkeypatch.setattr(making, "SWAP_UNITS", 5)
+        cursor = ""
+        while f"{NEW}:128" not in labels():
+            cursor = embed_batch(cursor).cursor
+    open_then: list[tuple[str, int]] = []
+    with psycopg.connect(superuser_url("agentstate"), autocommit=True) as superuser:
+
+        def watched(model: WordEmbedder) -> Callable[[str], Question]:
+            real = model.ask
+
+            def ask(question: str) -> Question:
+                found = superuser.execute(OPEN_TRANSACTIONS).fetchone()
+                assert found is not None
+                open_then.append((model.model_id, found[0]))
+                return real(question)
+
+            return ask
+
+        for model in models.known.values():
+            monkeypatch.setattr(model, "ask", watched(model))
+        asked = questions.asked("What number has the violin?", tenant_id=tenant.id)
+        assert open_then == [(NEW, 0), (OLD, 0)]
+        with tenant_scope(tenant.id):
+            recall = search(talk.subject.id, asked, k=50)
+        assert (recall.rung, recall.embedded, recall.degraded_because) == ("bits", 12, "")
+        # A search that meets vectors of a model nobody has asked says so, and asks nobody.
+        with tenant_scope(tenant.id):
+            recall = search(talk.subject.id, replace(asked, models=asked.models[:1]), k=50)
+        assert (recall.rung, recall.embedded) == ("bits", 5)
+        assert recall.degraded_because == "7 of 12 units have no vector of this model yet"
+        assert len(open_then) == 2
 
 
 def test_a_new_model_that_finds_less_does_not_take_effect(

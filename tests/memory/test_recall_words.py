@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from agentstate.llm import embedding
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
 from memory.models import Subject, Unit
-from memory.recall import rewording, units, words
+from memory.recall import rewording, rows, units, words
 from memory.recall.searching import search
 from memory.recall.words import Wording
 from memory.services import subjects
@@ -75,7 +76,9 @@ def test_what_was_not_said_is_not_found(talk: Talk) -> None:
 def test_endings_are_known_in_english_and_not_in_simple(talk: Talk) -> None:
     talk.session(("", "we were refunding the payments"))
     assert len(search(talk.subject.id, "refunds").hits) == 1
-    TenantSetting.objects.create(key="memory.tenant", value={"language": "simple"})
+    setting = TenantSetting.objects.get()
+    setting.value["language"] = "simple"
+    setting.save()
     talk.session(("", "there were refunds for the others"))
     assert len(search(talk.subject.id, "refund").hits) <= 1  # by the unit from before
     assert search(talk.subject.id, "the").hits  # simple has no stop words
@@ -90,16 +93,27 @@ def test_a_blind_table_tells_no_words_and_differs_between_tenants(
             TenantSetting.objects.create(key="memory.tenant", value={"fulltext": "blind"})
             of = subject if owner == tenant else subjects.resolve(external_id="eve")
             Talk(of).session(("Tom", "canary canary 苹果 flies"))
-            (row,) = sql.rows("SELECT terms::text, term_count FROM memory_unit")
-            stored[owner.id] = row[0]
-            assert not [word for word in ("canari", "canary", "tom", "fli", "苹果", "苹") if word in row[0].lower()]
-            lexemes: dict[str, list[int]] = dict(
-                sql.rows("SELECT lexeme, positions FROM unnest((SELECT terms FROM memory_unit))")
-            )
-            assert lexemes[words.blind("canari")] == [2, 3]  # positions are kept
-            assert len(lexemes) == row[1] == 6
+            stored[owner.id] = kept()
+            tried = {words.digest(word) for word in ("canari", "canary", "tom", "fli", "苹果", "苹")}
+            assert not tried & stored[owner.id].keys(), "whoever tries words finds none"
+            assert stored[owner.id][words.digest(words.blind("canari"))] == 2
+            assert len(stored[owner.id]) == 6
     first, second = stored.values()
-    assert not {part.split(":")[0] for part in first.split()} & {part.split(":")[0] for part in second.split()}
+    assert not first.keys() & second.keys()
+
+
+def test_a_plain_table_keeps_each_lexeme_and_how_often_and_no_text(scope: None, subject: Subject) -> None:
+    Talk(subject).session(("Tom", "canary canary 苹果 " + "flies " * 300))
+    assert kept() == {words.digest(word): often for word, often in WORDS_OF_TOM.items()}
+    assert b"canar" not in bytes(Unit.objects.get().words or b"")
+
+
+WORDS_OF_TOM = {"tom": 1, "canari": 2, "fli": 255, "苹果": 1, "苹": 1, "果": 1}
+
+
+def kept() -> dict[int, int]:
+    """Of the only unit: digest of a lexeme -> how often it occurs."""
+    return dict(np.frombuffer(bytes(Unit.objects.get().words or b""), dtype=rows.ENTRY).tolist())
 
 
 def test_plain_and_blind_give_the_same_scores(scope: None, tenant: Tenant, subject: Subject) -> None:
@@ -120,7 +134,7 @@ def test_off_stores_no_words_and_says_that_it_finds_none(scope: None, subject: S
     talk = Talk(subject)
     talk.session(("Tom", "canary"))
     unit = Unit.objects.get()
-    assert (unit.terms, unit.term_count) == (None, 0)
+    assert unit.words is None
     recall = search(subject.id, "canary")
     assert recall.hits == []
     assert recall.degraded_because == "no embedding model is configured, and full text is off"
@@ -143,7 +157,8 @@ def test_off_stores_no_words_and_says_that_it_finds_none(scope: None, subject: S
 )
 def test_any_text_can_be_indexed(talk: Talk, text: str) -> None:
     (message_id,) = talk.session(("Tom", text))
-    assert Unit.objects.get(id=message_id).term_count >= 1
+    stored = bytes(Unit.objects.get(id=message_id).words or b"")
+    assert stored and len(stored) % words.ENTRY_BYTES == 0
     assert len(search(talk.subject.id, "Tom").hits) == 1
 
 
@@ -188,6 +203,6 @@ def test_a_changed_setting_makes_all_words_anew(scope: None, subject: Subject, b
         if batch.is_over:
             break
     assert (done, batch.cursor, rewording.target()) == (7, "", f"{after}:english")
-    stored = " ".join(str(terms) for (terms,) in sql.rows("SELECT terms::text FROM memory_unit"))
-    assert ("canari" in stored) == (after == "plain")
+    stored = b"".join(bytes(unit.words or b"") for unit in Unit.objects.all())
+    assert (words.digest("canari").to_bytes(8, "little") in stored) == (after == "plain")
     assert len(search(subject.id, "canary").hits) == (0 if after == "off" else 6)

@@ -19,7 +19,6 @@ from tests.web.test_every_page import PLUMBING, STATEMENTS_MAX
 pytestmark = pytest.mark.django_db
 
 BYTES_MAX = 20_480
-RECALL_STATEMENTS = 4  # the search itself: standing, wording, units, tokens, and the words of what it found
 # A process reads a tenant's ring once; that of a test's tenant is never kept, because its transaction stays open.
 RING = '"tenants_keyring"'
 
@@ -95,15 +94,14 @@ def _pages(memory: Remembered, base: str) -> Iterator[tuple[str, str]]:
 
 
 def test_every_page_opens_in_twelve_statements(alice_client: Client, memory: Remembered, base: str) -> None:
-    for name, address in every_page(memory, base):
+    for _, address in every_page(memory, base):
         with CaptureQueriesContext(connection) as queries, sql.watched() as own:
             answer = alice_client.get(address)
         assert answer.status_code == 200, f"{address}: {answer.status_code}"
         captured = [query["sql"] for query in queries.captured_queries]
         statements = [each for each in captured if not PLUMBING.match(each) and RING not in each] + own
         listing = "\n".join(statement[:110] for statement in statements)
-        statements_max = STATEMENTS_MAX + (RECALL_STATEMENTS if name == "recalled" else 0)
-        assert len(statements) <= statements_max, f"{address} took {len(statements)}:\n{listing}"
+        assert len(statements) <= STATEMENTS_MAX, f"{address} took {len(statements)}:\n{listing}"
         size = len(gzip.compress(answer.content))
         assert size <= BYTES_MAX, f"{address} has {size} bytes"
         print(f"{address.replace(base, ''):70} {len(statements):3} statements {size:6} bytes")

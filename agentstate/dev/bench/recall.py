@@ -26,7 +26,7 @@ from agentstate.tenants import keyring
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import keys
-from memory.recall import checking, questions, searching
+from memory.recall import checking, questions, searching, words
 from memory.recall import tenant as whole
 
 CONVERSATIONS = {"tiny": 1, "quick": 3, "normal": 9, "full": 9}
@@ -62,17 +62,18 @@ SELECT s.tenant, s.id, '', 'active', 0, 0, 0, 0, 0, now(), now()
 FROM unnest(%s::uuid[], %s::uuid[]) AS s (id, tenant)"""
 # What mentions the outer row is computed for each row, and not once.
 _POOLS = f"""
+CREATE FUNCTION pg_temp.packed(terms tsvector) RETURNS bytea RETURN {words.PACKED.format(terms="terms")};
 CREATE TEMPORARY TABLE vectors AS SELECT p AS n, (SELECT array_agg(random() - 0.5 + 0 * (g + p))
   FROM generate_series(1, {DIMENSIONS}) g)::vector AS v FROM generate_series(0, 1999) p;
-CREATE TEMPORARY TABLE texts AS SELECT p AS n, to_tsvector('simple', (
+CREATE TEMPORARY TABLE texts AS SELECT p AS n, pg_temp.packed(to_tsvector('simple', (
   SELECT string_agg('word' || floor({VOCABULARY} * random() ^ 3 + 0 * (g + p))::int, ' ')
-  FROM generate_series(1, 18) g)) AS t FROM generate_series(0, 4999) p"""
+  FROM generate_series(1, 18) g))) AS t FROM generate_series(0, 4999) p"""
 # In the order of a hash: a subject's rows are scattered over the table.
 _UNITS = f"""
 INSERT INTO memory_unit (tenant_id, id, kind, subject_id, session_id, namespace, seq, author_no, sent_at, importance,
-  in_recall, terms, term_count, model, vector)
+  in_recall, words, model, vector)
 SELECT s.tenant, md5(s.id::text || g)::uuid, 'message', s.id, md5(s.id::text || g / 20)::uuid, '', g %% 20, g %% 3,
-  now() - g * interval '1 hour', 0, true, x.t, length(x.t), '{MODEL}', v.v
+  now() - g * interval '1 hour', 0, true, x.t, '{MODEL}', v.v
 FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS s (id, tenant, size) CROSS JOIN LATERAL generate_series(1, s.size) g
 JOIN texts x ON x.n = (hashtext(s.id::text || g || 't') & 1073741823) %% 5000
 JOIN vectors v ON v.n = (hashtext(s.id::text || g || 'v') & 1073741823) %% 2000
