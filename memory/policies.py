@@ -174,5 +174,6 @@ def _trouble(model: type[BaseModel], field: str, value: Any) -> str:
     try:
         model(**{field: value})
     except ValidationError as error:
-        return error.errors()[0]["msg"]
+        first = error.errors()[0]
+        return "this version knows no such field" if first["type"] == "extra_forbidden" else first["msg"]
     return ""

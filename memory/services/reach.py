@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from agentstate.core.clock import now
+from agentstate.core.ids import first_at
 from agentstate.db import sql
 from memory.models import Unit
 from memory.policies import TenantPolicy
@@ -39,12 +40,19 @@ SELECT count(*), count(*) FILTER (WHERE i.updated_at < %(before)s) FROM (
   SELECT updated_at FROM memory_item WHERE status = %(active)s AND NOT pinned AND expires_at IS NOT NULL LIMIT %(rows)s
 ) i
 """
+# Index: memory_session_ended.
 _ENDED = """
 SELECT count(*), coalesce(sum(s.last_seq), 0) FROM (
   SELECT last_seq FROM memory_session WHERE status <> %(open)s AND ended_at < %(before)s LIMIT %(rows)s
 ) s
 """
-_GIVEN = "SELECT count(*) FROM (SELECT 1 FROM memory_injection WHERE at < %(before)s LIMIT %(rows)s) i"
+# Ids are in the order of time. Index: memory_injection_tenant_id.
+_GIVEN = """
+SELECT count(*) FROM (
+  SELECT 1 FROM memory_injection
+  WHERE tenant_id = agentstate_tenant() AND id < %(first)s AND at < %(before)s LIMIT %(rows)s
+) i
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +88,9 @@ class Reach:
     cap: OverCap | None = None
     ageing: Ageing | None = None
     reworded: Counted | None = None  # units whose words are made anew
-    sessions: Counted | None = None  # ended ones that retention would delete
+    sessions: Counted | None = None  # ended ones that retention would delete, but for those of open runs
     messages: int = 0  # in those
-    given: Counted | None = None  # rows of the ledger that retention would delete
+    given: Counted | None = None  # lines of the ledger, likewise
 
     @property
     def is_silent(self) -> bool:
@@ -101,7 +109,7 @@ def of_tenant(before: TenantPolicy, after: TenantPolicy) -> Reach:
     if _is_shorter(after.session_keep_days, before.session_keep_days):
         found["sessions"], found["messages"] = _ended(after.session_keep_days or 0)
     if _is_shorter(after.ledger_keep_days, before.ledger_keep_days):
-        found["given"] = _counted(_one(_GIVEN, _days_ago(after.ledger_keep_days or 0))[0])
+        found["given"] = _counted(_one(_GIVEN, _days_ago(after.ledger_keep_days or 0, whole=True))[0])
     return Reach(**found)
 
 
@@ -128,7 +136,7 @@ def _ageing(days: int) -> Ageing:
 
 
 def _ended(days: int) -> tuple[Counted, int]:
-    sessions, messages = _one(_ENDED, _days_ago(days) | {"open": SessionStatus.OPEN})
+    sessions, messages = _one(_ENDED, _days_ago(days, whole=True) | {"open": SessionStatus.OPEN})
     return _counted(sessions), messages
 
 
@@ -136,8 +144,11 @@ def _is_shorter(after: int | None, before: int | None) -> bool:
     return after is not None and (before is None or after < before)
 
 
-def _days_ago(days: int) -> dict[str, Any]:
-    return {"before": now() - timedelta(days=days), "rows": COUNTED_MAX + 1}
+def _days_ago(days: int, *, whole: bool = False) -> dict[str, Any]:
+    """`whole`: from the beginning of a day, as retention counts."""
+    at = datetime.combine(now().date(), time(), UTC) if whole else now()
+    before = at - timedelta(days=days)
+    return {"before": before, "first": first_at(before), "rows": COUNTED_MAX + 1}
 
 
 def _counted(rows: int) -> Counted:

@@ -7,6 +7,7 @@ itself, taken back, with what it would reach and the context that an agent would
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,6 +62,8 @@ LABELS = {
     "accept": "Accept proposals",
     "mask_over_tokens": "Mask tool messages over, tokens",
     "summarise_at_messages": "Summarise at, messages",
+    "session_keep_days": "Keep ended sessions, days",
+    "ledger_keep_days": "Keep the ledger, days",
 }
 TITLES = {None: "Memory of this tenant", ANY_AGENT: "Memory of every agent"}
 LEDE = "What is set here holds for this agent alone. What is left empty is as every agent has it."
@@ -174,7 +177,7 @@ def settings(request: TenantRequest) -> HttpResponse:
 def _told(held: Held) -> list[tuple[str, str, str]]:
     """What is set in one place as (name, label, value); of the tenant all that is in force."""
     found = reads.in_force(held)
-    own = found if held.whose == TENANT else [each for each in found if each.is_own]
+    own = found if held.whose == TENANT else [each for each in found if each.name in held.usable]
     return [(each.origin, label(each.name), shown(each.value)) for each in own]
 
 
@@ -274,7 +277,8 @@ def _reading(held: Held, posted: Mapping[str, str] | None = None) -> Reading:
 
 def _labelled(control: schema_form.Field, endless: set[str], never: set[str]) -> schema_form.Field:
     name = control.path[0]
-    hint = f"{control.hint} Or “{NEVER}”." if name in endless else control.hint
+    hint = re.sub(r"\d{4,}", lambda found: f"{int(found[0]):,}", control.hint)
+    hint = f"{hint} Or “{NEVER}”." if name in endless else hint
     return replace(control, label=label(name), hint=hint, value=NEVER if name in never else control.value)
 
 
@@ -451,7 +455,9 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int | float) else orjson.dumps(value).decode()
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,g}" if isinstance(value, float) else orjson.dumps(value).decode()
 
 
 def _in_force(each: reads.Field) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 from uuid import UUID
@@ -16,13 +17,16 @@ from django.test.utils import CaptureQueriesContext
 
 from agentstate.audit import trail
 from agentstate.audit.models import AuditEntry
+from agentstate.core import clock
 from agentstate.core.errors import Conflict, Forbidden, Invalid, NotFound
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant, TenantSetting
 from agentstate.tenants.scope import tenant_scope
+from memory.models import Session
 from memory.selectors import policies as reads
-from memory.services import items, policies, reach, subjects
+from memory.services import items, messages, policies, reach, retention, sessions, subjects
 from memory.services.drafts import NewItem
+from memory.services.messages import NewMessage
 from memory.services.policies import ANY_AGENT, AgentPolicy, TenantPolicy, Whose
 
 DESK, EVERYBODY = Whose("desk"), Whose(ANY_AGENT)
@@ -276,6 +280,21 @@ class TestReach:
             over = sum(count > 0 for count in left.values()) + refused
             assert (found.subjects, found.items.rows, found.refused) == (over, sum(left.values()), refused)
         assert found.subjects == 2 and found.refused == 1 and found.items.rows > 1
+
+    def test_a_shorter_retention_reaches_what_it_then_removes(self, scope: None, alice: Actor) -> None:
+        subject = subjects.resolve(external_id="ada")
+        for n, days in enumerate((3, 12, 30)):
+            made = sessions.open(f"s{n}", subject_id=subject.id, actor=alice)
+            messages.append(made.id, [NewMessage("user", "Hello."), NewMessage("assistant", "Hi.")], actor=alice)
+            sessions.close(made.id, actor=alice)
+            Session.objects.filter(id=made.id).update(ended_at=clock.now() - timedelta(days=days))
+        for days in (40, 20, 7, 1):
+            policy = policies.set_for_tenant("session_keep_days", days, actor=alice)
+            found, plan = reach.of_tenant(TenantPolicy(), policy), retention.plan()
+            assert found.sessions is not None
+            assert (found.sessions.rows, found.messages) == (plan.sessions, plan.messages)
+        assert plan.sessions == 3
+        assert reach.of_tenant(policy, policy.model_copy(update={"session_keep_days": None})).is_silent
 
     def test_counts_end_somewhere_and_say_so(self, scope: None, alice: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
         subject = subjects.resolve(external_id="ada")

@@ -76,6 +76,15 @@ def test_memory_is_read_edited_and_reviewed_without_javascript(
         page.get_by_label(re.compile("^Reason")).fill("wrong customer")
         page.get_by_role("button", name="Take back 1 message").click()
         page.get_by_text("1 message is taken back.").wait_for()
+        page.goto(f"/t/{tenant.slug}/memories/settings/")
+        page.get_by_label("Another agent, by its name").fill("shop desk")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_label("Strategy").select_option(label="window")
+        page.get_by_role("button", name="Show what it would mean").click()
+        page.get_by_text("window, set here").wait_for()
+        page.get_by_label(re.compile("^Reason .required")).fill("long mails")
+        page.get_by_role("button", name="Save as version 1").click()
+        page.get_by_text("Version 1 stands").wait_for()
 
 
 def test_g_m_goes_to_memories_and_the_meter_follows_what_is_typed(
