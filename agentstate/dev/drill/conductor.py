@@ -239,6 +239,8 @@ class Wave:
         calls = self._world.sandbox.calls()
         for run_id, after_s in people.look(people.EARLY, LEASE_S, runs, tenant_id=tenant_id):
             by_run[run_id].violations.append(f"taken over after {after_s:.2f} s, before its lease ended")
+        for run_id, text in people.look(people.UNFINISHED, runs, tenant_id=tenant_id):
+            by_run[run_id].violations.append(text)
         for live in self._live.values():
             live.violations = oracle.judge(live, keys=keys[live.run_id], calls=calls, attempts=attempts[live.run_id])
             live.violations += self._misremembered(live)

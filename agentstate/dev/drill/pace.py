@@ -6,6 +6,8 @@ import os
 
 LEASE_S = float(os.environ.get("AGENTSTATE_LEASE_S", "0.5"))
 
+LEASE_S_MAX = 3.0  # or a late act comes after the ten seconds for which the tools' client waits
+
 # The other side
 REPLY_DELAY_S = 1.6 * LEASE_S  # a slow answer outlasts the lease: only heartbeats keep the run
 ACT_DELAY_S = 3.0 * LEASE_S  # a slow act happens when whoever called may be gone
@@ -27,4 +29,4 @@ QUIET_S_MAX = 4.0 + 8.0 * LEASE_S
 def lease_for_this_machine() -> float:
     """0.5 s where a core is free. A claim is a few hundred small waits, so on a busy machine it takes far longer."""
     waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return min(4.0, max(0.5, 0.6 * waiting))
+    return min(LEASE_S_MAX, max(0.5, 0.6 * waiting))

@@ -140,6 +140,16 @@ KEYS = """
 SELECT run_id, key FROM runs_step WHERE run_id = ANY(%s) AND key IS NOT NULL
 UNION SELECT run_id, key FROM runs_stepattempt WHERE run_id = ANY(%s) AND key IS NOT NULL
 """
+# Where a run stands that should be over by now: its last moves, so many seconds ago, and its open steps.
+UNFINISHED = """
+SELECT r.id, format('fence %%s, attempt %%s, %%s claims; moves %%s; open %%s', r.fence, r.attempt, r.claims,
+  (SELECT string_agg(m.to_status || ' ' || extract(epoch FROM clock_timestamp() - m.at)::int, ', ')
+   FROM (SELECT * FROM audit_entry e WHERE e.object_type = 'run' AND e.object_id = r.id AND e.to_status <> ''
+     ORDER BY e.object_seq DESC LIMIT 6) m),
+  (SELECT string_agg(format('%%s %%s, attempt %%s', s.name, s.status, s.attempt), ', ')
+   FROM runs_step s WHERE s.run_id = r.id AND s.status NOT IN ('done', 'failed')))
+FROM runs_run r WHERE r.id = ANY(%s) AND r.status NOT IN ('succeeded', 'failed', 'cancelled')
+"""
 EVERY_KEY = """
 SELECT key FROM runs_step WHERE key IS NOT NULL UNION SELECT key FROM runs_stepattempt WHERE key IS NOT NULL
 """
