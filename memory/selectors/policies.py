@@ -31,6 +31,7 @@ from memory.policies import (
 
 VERSIONS_MAX = 200
 AGENTS_MAX = 200
+AGENTS_CHECKED_MAX = 5_000
 SESSIONS_LOOKED_AT = 1_000
 
 
@@ -115,17 +116,18 @@ def held(whose: Whose) -> Held:
     return _held(whose, TenantSetting.objects.filter(key=whose.key).first())
 
 
-def every() -> list[Held]:
-    """All that is set in this tenant, the tenant's first, every agent's next. One read; agents by their names."""
-    found = TenantSetting.objects.filter(key=TENANT_KEY) | TenantSetting.objects.filter(key__startswith=PREFIX)
-    rows = {row.key: row for row in found.order_by("key")[: AGENTS_MAX + 2]}
-    first = [_held(whose, rows.pop(whose.key, None)) for whose in (TENANT, Whose(ANY_AGENT))]
-    return [*first, *(_held(Whose(key.removeprefix(PREFIX)), row) for key, row in rows.items())]
+def every(*, agents_max: int = AGENTS_MAX) -> list[Held]:
+    """What is set in this tenant: the tenant's, every agent's, then of agents by their names. Two reads."""
+    first = (TENANT, Whose(ANY_AGENT))
+    found = {row.key: row for row in TenantSetting.objects.filter(key__in=[whose.key for whose in first])}
+    others = TenantSetting.objects.filter(key__startswith=PREFIX).exclude(key=first[1].key).order_by("key")
+    own = [_held(Whose(row.key.removeprefix(PREFIX)), row) for row in others[:agents_max]]
+    return [*(_held(whose, found.get(whose.key)) for whose in first), *own]
 
 
 def troubles() -> list[Unusable]:
-    """Every stored value of this tenant that is not in force because it cannot be used. One read."""
-    return [trouble for each in every() for trouble in each.trouble]
+    """Every stored value of this tenant that is not in force because it cannot be used. Two reads."""
+    return [trouble for each in every(agents_max=AGENTS_CHECKED_MAX) for trouble in each.trouble]
 
 
 def in_force(one: Held, over: Held | None = None) -> list[Field]:

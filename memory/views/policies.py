@@ -167,6 +167,7 @@ def settings(request: TenantRequest) -> HttpResponse:
         "tenant_fields": _told(tenant),
         "tenant_held": tenant,
         "places": [(each, _told(each), address_of(request, each.whose)) for each in (every, *others)],
+        "agents_max": reads.AGENTS_MAX if len(others) >= reads.AGENTS_MAX else 0,
         "unset": sorted(set(reads.agents()) - {each.whose.agent for each in others}),
         "troubles": [trouble for each in found for trouble in each.trouble],
         "may_change": allows(request.actor, service.VERB),

@@ -147,6 +147,16 @@ def test_a_broken_setting_of_the_tenant_never_writes_readable_words_nor_deletes(
     assert {field.name: field.value for field in fields} == found.model_dump()
 
 
+def test_more_agents_than_a_page_shows_hide_neither_the_tenants_settings_nor_what_is_broken(
+    scope: None, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads.every, "__kwdefaults__", {"agents_max": 2})
+    policies.set_for_tenant("cap_bytes", 5_000, actor=alice)
+    TenantSetting.objects.bulk_create([TenantSetting(key=f"memory.agent:a{n}", value={"k": 1}) for n in range(4)])
+    assert [each.whose.agent for each in reads.every()] == [None, "*", "a0", "a1"]
+    assert reads.every()[0].fields == {"cap_bytes": 5_000} and len(reads.troubles()) == 4
+
+
 def test_whoever_changes_a_broken_setting_mends_it(scope: None, alice: Actor) -> None:
     row = TenantSetting.objects.create(key="memory.agent:desk", value={"strategy": "x" * 9_000, "k" * 300: [1]})
     assert policies.change(DESK, {"recall_k": 4}, actor=alice).fields == {"recall_k": 4}
