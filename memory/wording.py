@@ -40,19 +40,16 @@ NUMERALS = _words("""
 
 # How a memory is told again: words of telling, of remembering, and for whom it is about.
 FRAMING = _words("""
-    i me my mine we us our you your yours he him his she her hers they them their theirs it its user users
-    customer customers client clients person caller as per according note notes noted noting record records
-    recorded memory memories remember remembered recall recalled recalling know known knowing knew tell told
-    telling say said saying says mention mentioned mentioning state stated states share shared inform informed
-    earlier already again time conversation conversations chat session past so far what which who here there
-    right correct ok okay yes well indeed understand understood confirm confirmed confirming see seen aware
-    based information info context background profile summary reminder would also do does did has have been
-    being will shall let to hi hello thanks thank sure of course got keep mind kept i've you've i'm you're
-    that's it's reading shows show above below following system prompt instructions instruction instructed recap
-    recalls reminds remind reference worth important importantly still assistant agent welcome back matter
-    matters dear greetings stored saved memorized memorised learned learnt gathered observed found appears
-    apparently seems summarise summarize sum short brief briefly great overall summed clearly obviously
-    therefore hence thus regarding concerning think believe guess perfect good gather then
+    i me my mine we us our you your yours he him his she her hers they them their theirs it its user customer client
+    person caller as per according note notes noted noting record records recorded memory memories remember
+    remembered recall recalled recalling know known knowing knew tell told telling say said saying says mention
+    mentioned mentioning state stated states share shared inform informed earlier already conversation
+    conversations chat session so what which who here there right correct ok okay yes well indeed understand
+    understood confirm confirmed confirming see seen aware based information info context profile summary reminder
+    would also do does did has have been being will shall let to hi hello thanks thank sure of course i've you've
+    i'm you're that's it's reading shows show above below following recap recalls reminds remind reference still
+    assistant agent back appears apparently seems summarise summarize overall clearly obviously therefore hence thus
+    regarding concerning think believe guess gather then
 """)
 
 # After one of these a past tense says nothing about the past.
@@ -75,3 +72,8 @@ OTHERS = _words("""
 
 # In an introduction these qualify the asking, not what is said: "could you confirm that".
 HEDGES = _words("could may might was were had usually often always from one")
+
+# Two words with one of these behind the same root are forms of one: allergy, allergic; translate, translator.
+ENDINGS = _words("""
+    e y i s c ic or er ion ation enc anc ence ance ment al ly ing ed ity ness ant ent ist
+""") | {""}

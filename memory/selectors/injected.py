@@ -12,9 +12,9 @@ from django.db.models import Q
 
 from agentstate.core.errors import Corrupt
 from agentstate.core.ids import public_id
-from memory import keys, likeness, sealing
-from memory.likeness import Clause
+from memory import keys, restating, sealing
 from memory.models import Injection, Prompt, PromptVersion, Summary
+from memory.restating import Clause
 from memory.selectors import ledger
 
 ROWS_MAX = 300  # of the ledger, newest first
@@ -78,4 +78,4 @@ def _clauses_of(prompt_id: UUID, version: int) -> tuple[Clause, ...]:
         text = sealing.open_text(key, "memory_promptversion", f"{prompt_id}:{version}:body", row.body)
     except Corrupt:
         return ()
-    return tuple(likeness.clauses(text, source=public_id("prompt", prompt_id)))
+    return tuple(restating.clauses(text, source=public_id("prompt", prompt_id)))

@@ -16,9 +16,9 @@ from agentstate.core.errors import Invalid
 from agentstate.core.extract import sentences_of
 from agentstate.core.ids import parse_id, public_id
 from agentstate.core.limits import ITEM_SOURCES_MAX
-from memory import likeness, sealing
-from memory.likeness import Clause
+from memory import restating, sealing
 from memory.models import Message, Subject
+from memory.restating import Clause
 from memory.selectors import injected
 from memory.services.revising import Held
 from memory.sources import Source
@@ -102,8 +102,8 @@ def judge(subject: Subject, text: str, *, held: Sequence[Held], source: Source, 
     if not said.by_person:
         found += injected.words(run_id=source.run_id, session_ids=said.session_ids)
         found += injected.summaries(subject.id, beside=said.session_ids) if said.session_ids else []
-    known = [clause for text_id, body in found for clause in likeness.clauses(body, source=text_id, names=names)]
-    return _judged(text, [*known, *injected.prompts()], names)
+    known = [clause for text_id, body in found for clause in restating.clauses(body, source=text_id, names=names)]
+    return _judged(text, [*known, *injected.prompts()], names, by_person=said.by_person)
 
 
 def names_of(subject: Subject, key: bytes) -> frozenset[str]:
@@ -112,13 +112,13 @@ def names_of(subject: Subject, key: bytes) -> frozenset[str]:
     return frozenset(f"{named} {subject.external_id or ''}".casefold().split())
 
 
-def _judged(text: str, known: Sequence[Clause], names: frozenset[str]) -> Verdict:
+def _judged(text: str, known: Sequence[Clause], names: frozenset[str], *, by_person: bool) -> Verdict:
     kept, refusals = [], []
     for sentence in sentences_of(text):
-        restated = likeness.restated(sentence, known, names=names)
+        restated = restating.restated(sentence, known, names=names, by_person=by_person)
         if restated:
             refusals.append(Refusal(sentence, restated))
-        elif likeness.says_something(sentence, names=names):
+        elif restating.says_something(sentence, names=names, by_person=by_person):
             kept.append(sentence)
     if not refusals:
         return Verdict(text)

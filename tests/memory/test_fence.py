@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from agentstate.core.clock import now
+from agentstate.core.extract import sentences_of
 from agentstate.core.ids import new_id
 from agentstate.tenants.actors import Actor
-from memory import keys, sealing
+from memory import keys, restating, sealing
 from memory.models import Item, ItemRevision, Subject, Summary
 from memory.services import editing, fence, items, ledger, messages, prompts, revising, sessions
 from memory.services.drafts import ItemChanges, NewItem
@@ -19,6 +20,7 @@ from memory.services.items import Kept
 from memory.services.ledger import Injected
 from memory.services.messages import NewMessage
 from memory.sources import Source
+from tests.memory import held_out, restatements
 from tests.memory.echoes import FRAMES, KNOWN, MORE_FRAMES, NEW, PROMPT, PROMPT_ECHOES
 
 pytestmark = pytest.mark.usefixtures("scope")
@@ -88,6 +90,71 @@ def test_what_is_new_is_not_refused(subject: Subject, agent: Actor, known: Seque
     ]
     assert len(NEW) == 100
     assert len(refused) <= REFUSED_SHARE_MAX * len(NEW), refused
+
+
+def of_ada() -> list[restating.Clause]:
+    return [
+        clause
+        for place, (text, _) in enumerate(KNOWN)
+        for clause in restating.clauses(text, source=f"item_{place}", names=("ada",))
+    ]
+
+
+def told_again(framings: Sequence[str], *, statements: int) -> list[str]:
+    """Each framing with some of the statements, others for the next one."""
+    return [
+        framing.format(known=known, told=told)
+        for place, framing in enumerate(framings)
+        for known, told in [KNOWN[(place + step * 7) % len(KNOWN)] for step in range(statements)]
+    ]
+
+
+def let_through(texts: Sequence[str]) -> list[str]:
+    """Those of which a sentence would be stored."""
+    known = of_ada()
+    return [
+        text
+        for text in texts
+        if any(
+            not restating.restated(sentence, known, names=("ada",))
+            and restating.says_something(sentence, names=("ada",))
+            for sentence in sentences_of(text)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "leaks_max"),
+    [
+        (told_again(restatements.FRAMINGS, statements=2), 0.01),
+        (told_again(held_out.FRAMINGS, statements=4), 0.03),  # 1.5 % of all statements in them
+        (restatements.RETOLD, 0.10),
+        (held_out.RETOLD, 0.25),
+        (restatements.COMBINED, 0.16),
+        (held_out.COMBINED, 0.0),
+    ],
+    ids=["framings", "framings held out", "retold", "retold held out", "combined", "combined held out"],
+)
+def test_how_much_gets_through_in_other_words(texts: Sequence[str], leaks_max: float) -> None:
+    left = let_through(texts)
+    assert len(left) <= leaks_max * len(texts), left
+
+
+@pytest.mark.parametrize("news", [restatements.NEWS, held_out.NEWS], ids=["tuned", "held out"])
+def test_news_in_the_words_of_what_is_known_gets_through(news: Sequence[str]) -> None:
+    known = of_ada()
+    refused = [
+        text
+        for text in news
+        if any(restating.restated(sentence, known, names=("ada",)) for sentence in sentences_of(text))
+    ]
+    assert len(refused) <= REFUSED_SHARE_MAX * len(news), refused
+
+
+def test_what_a_person_says_of_themselves_is_not_our_telling() -> None:
+    known = of_ada()
+    for mine in ("When I travel, I prefer window seats on night trains.", "I found a dog named Babbage."):
+        assert not restating.restated(mine, known, names=("ada",), by_person=True)
 
 
 def test_prompts_are_not_remembered(subject: Subject, agent: Actor) -> None:

@@ -7,8 +7,9 @@ from itertools import combinations
 
 import pytest
 
-from memory import likeness
-from memory.likeness import clauses, differs_in_guard, is_near, restated, words
+from memory import restating
+from memory.likeness import differs_in_guard, is_near, words
+from memory.restating import clauses, restated
 
 NAMES = ("Ada", "Bob", "Her brother", "The landlord", "Professor Noether", "Their dog")
 ACTS = ("prefers", "avoids", "ordered", "returned", "asked for", "complained about")
@@ -106,4 +107,4 @@ def test_only_what_says_nothing_of_its_own_is_restated(sentence: str, known: lis
 @pytest.mark.parametrize("text", ["", "...", "a" * 100_000, "不" * 5_000, "1," * 20_000, "'" * 5_000, "-a" * 20_000])
 def test_odd_texts_are_compared_without_harm(text: str) -> None:
     assert not is_near(words(text), words("Ada likes tea"))
-    assert likeness.restated(text, clauses(text[:2000], source="x")) in ("", "x")
+    assert restating.restated(text, clauses(text[:2000], source="x")) in ("", "x")
