@@ -57,23 +57,22 @@ WHERE """
 # A long tool message counts as what a masked one costs. Index: memory_message_seq, from its end.
 MESSAGES = """
 WITH newest AS (
-  SELECT id, seq, importance, %(least)s
+  SELECT id, subject_id, seq, role, tokens, importance, text, author_no, %(least)s
     + CASE WHEN role = 'tool' THEN least(tokens, %(mask)s) ELSE tokens END AS cost
   FROM memory_message WHERE session_id = %(session)s AND undone_in IS NULL ORDER BY seq DESC LIMIT %(rows)s),
 counted AS (
-  SELECT id, importance, sum(cost) OVER (ORDER BY seq DESC) AS so_far,
+  SELECT *, sum(cost) OVER (ORDER BY seq DESC) AS so_far,
     sum(CASE WHEN importance = 'routine' THEN 0 ELSE cost END) OVER (ORDER BY seq DESC) AS mattering_so_far
   FROM newest),
 chosen AS (
-  SELECT id, true AS in_tail FROM counted
+  SELECT true AS in_tail, id, subject_id, seq, role, tokens, importance, text, author_no, NULL::timestamptz AS sent_at
+  FROM counted
   WHERE so_far <= %(budget)s OR (%(mattering)s AND importance <> 'routine' AND mattering_so_far <= %(budget)s)
-  UNION ALL SELECT id, false FROM unnest(%(hits)s::uuid[]) AS hit (id))
-SELECT c.in_tail, m.id, m.subject_id, m.seq, m.role, m.tokens, m.importance, m.text, m.author_no, a.name,
-  CASE WHEN c.is_hit THEN m.sent_at END
-FROM (SELECT id, bool_or(in_tail) AS in_tail, NOT bool_and(in_tail) AS is_hit FROM chosen GROUP BY id) c
-JOIN memory_message m ON m.id = c.id
-LEFT JOIN memory_author a ON a.subject_id = m.subject_id AND a.no = m.author_no
-ORDER BY m.seq
+  UNION ALL SELECT false, id, subject_id, seq, role, tokens, importance, text, author_no, sent_at
+  FROM memory_message WHERE id = ANY(%(hits)s::uuid[]))
+SELECT c.in_tail, c.id, c.subject_id, c.seq, c.role, c.tokens, c.importance, c.text, c.author_no, a.name, c.sent_at
+FROM chosen c LEFT JOIN memory_author a ON a.subject_id = c.subject_id AND a.no = c.author_no
+ORDER BY c.seq
 """
 
 # Index: memory_item_of_subject.
@@ -234,13 +233,9 @@ def _read(
     if rows < min(NEWEST_MAX, now.message_count) and sum(row[0] for row in found) >= rows:
         found = sql.rows(MESSAGES, {**args, "rows": NEWEST_MAX}, binary=True)  # shorter ones than usual
     words, names = now.words, dict[int, str]()
-    opened = [(row[0], _sealed(row, words, names)) for row in found]
-    wanted = set(said_ids)
-    return (
-        [said for in_tail, said in opened if in_tail],
-        {said.id: said for _, said in opened if said.id in wanted} if wanted else {},
-        [_held(row, now.subject_id, words) for row in items],
-    )
+    tail = [_sealed(row, words, names) for row in found if row[0]]
+    said = {row[1]: _sealed(row, words, names) for row in found if not row[0]}
+    return tail, said, [_held(row, now.subject_id, words) for row in items]
 
 
 def _likely(now: Standing, budget: int) -> int:
