@@ -6,7 +6,8 @@ context = st.memory.context(question)          # what the model is given: read o
 st.memory.remember("Wants mail in German.")    # kept once, however often the step is tried
 
 Each call is a recorded step. Reads are answered from their record in a replay, word for word, whatever has changed
-meanwhile; writes are keyed. In async code every call is a coroutine for its result: `await st.memory.recall(...)`.
+meanwhile; writes are keyed. In async code every call is a coroutine for its result: `await st.memory.recall(...)`, and
+`await session.say(...)`. Both are typed: an answer may be awaited, too.
 """
 
 from __future__ import annotations

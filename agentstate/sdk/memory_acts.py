@@ -5,10 +5,10 @@ An act is named by its verb. A body that says neither `subject` nor `session` me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.sdk import wire
@@ -157,8 +157,22 @@ class ReadPrompt:
 # --- what is answered
 
 
+class Reply:
+    """What an act is answered. Awaiting one gives itself.
+
+    So one signature is typed for both worlds: `recall(...)` in synchronous code, and `await recall(...)` in async code,
+    where the call is a coroutine for the same answer.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from ()
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class SessionFacts:
+class SessionFacts(Reply):
     session_id: str
     key: str
     subject_id: str
@@ -167,7 +181,7 @@ class SessionFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Said(Reply):
     """`durable` False: it waits in a buffer as its persistence says; `message_id` is kept, `seq` comes later."""
 
     message_id: str
@@ -176,7 +190,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Undone:
+class Undone(Reply):
     session_id: str
     version: int
     count: int  # messages taken back
@@ -211,7 +225,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Context(Reply):
     """What memory puts before a question, inside its budget. `str(context)` is the text for the model."""
 
     text: str
@@ -241,7 +255,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
+class Recall(Reply):
     """`rung`: how recall worked: with everything, or with what was there (no model, no full text)."""
 
     hits: tuple[Hit, ...]
@@ -264,7 +278,7 @@ class Evicted:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Reply):
     """What became of a statement. `item_id` is empty when it was `refused`: then that says why."""
 
     item_id: str
@@ -276,13 +290,13 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(Reply):
     item_id: str
     status: str
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
+class Proposed(Reply):
     """`outcome`: proposed; accepted (a policy did at once, `item_id` is what came of it); known; decided; refused."""
 
     proposal_id: str
@@ -292,7 +306,7 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Reply):
     """A progress document; version 0 and empty when nobody has written it yet."""
 
     key: str
@@ -305,7 +319,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Written(Reply):
     """A version of a progress document."""
 
     key: str
@@ -313,7 +327,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Reply):
     """The procedural prompt of an agent; version 0 and empty when there is none."""
 
     name: str
