@@ -11,11 +11,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Exists, OuterRef, Q
+
 from agentstate.core.clock import now
 from agentstate.core.ids import public_id
+from agentstate.http import cursors
+from agentstate.tenants.scope import current_tenant
 from memory import facts, keys
 from memory.models import Item, ItemRevision
 from memory.selectors.opening import Words
+from memory.selectors.shelf import ItemFilter
 from memory.states import ItemStatus
 
 TABLE = "memory_itemrevision"
@@ -37,27 +42,70 @@ class Known:
     valid_from: datetime
     valid_to: datetime | None
     since: datetime
+    version_now: int
+    status_now: str
 
     @property
     def public_id(self) -> str:
         return public_id("item", self.item_id)
 
+    @property
+    def is_newest(self) -> bool:
+        return self.version == self.version_now
 
-def items_as_of(subject_id: UUID, *, true_at: datetime | None = None, known_at: datetime | None = None) -> list[Known]:
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A place on both axes of time."""
+
+    true_at: datetime
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownItems:
+    rows: list[Known]
+    after: str
+
+
+def page(subject_id: UUID, moment: Moment, wanted: ItemFilter, words: Words, *, after: str = "") -> KnownItems:
+    """What held then, pinned first, then what was learned last. One read. Raises: Invalid(field="after")."""
+    # Index: memory_itemrevision_subject; each later version by its primary key.
+    later = ItemRevision.objects.filter(
+        item_id=OuterRef("item_id"), version__gt=OuterRef("version"), created_at__lte=moment.known_at
+    )
+    found = (
+        ItemRevision.objects.select_related("item")
+        .filter(~Exists(later), subject_id=subject_id, created_at__lte=moment.known_at, status__in=KNOWN)
+        .filter(Q(valid_to=None) | Q(valid_to__gt=moment.true_at), valid_from__lte=moment.true_at)
+    )
+    if wanted.kind:
+        found = found.filter(item__kind=wanted.kind)
+    if wanted.namespace:
+        found = found.filter(item__namespace=wanted.namespace)
+    if wanted.state == "pinned":
+        found = found.filter(pinned=True)
+    scope = f"{current_tenant()}:{subject_id}:as_of:{moment}:{wanted}"
+    shown = cursors.page(found, order=("-pinned", "-created_at", "-item_id"), after=after, scope=scope)
+    return KnownItems([_known(row, row.item, words) for row in shown.rows], shown.after)
+
+
+def items_as_of(
+    subject_id: UUID, *, true_at: datetime | None = None, known_at: datetime | None = None, words: Words | None = None
+) -> list[Known]:
     """What held at `true_at`, by what was known at `known_at`; either None: now.
 
-    In the order in which the items were made. Three statements. Index: memory_itemrevision_subject.
+    In the order in which the items were made. One statement, two without `words`. Index: memory_itemrevision_subject.
     """
     true_at, known_at = true_at or now(), known_at or now()
     newest = (
-        ItemRevision.objects.filter(subject_id=subject_id, created_at__lte=known_at)
+        ItemRevision.objects.select_related("item")
+        .filter(subject_id=subject_id, created_at__lte=known_at)
         .order_by("item_id", "-version")
         .distinct("item_id")
     )
-    standing = [row for row in newest if row.status in KNOWN and _holds(row, true_at)]
-    items = Item.objects.in_bulk([row.item_id for row in standing])
-    words = Words(keys.several([subject_id]).get(subject_id))
-    return [_known(row, items[row.item_id], words) for row in standing]
+    words = words or Words(keys.several([subject_id]).get(subject_id))
+    return [_known(row, row.item, words) for row in newest if row.status in KNOWN and _holds(row, true_at)]
 
 
 def _holds(revision: ItemRevision, at: datetime) -> bool:
@@ -79,4 +127,6 @@ def _known(revision: ItemRevision, item: Item, words: Words) -> Known:
         valid_from=revision.valid_from,
         valid_to=revision.valid_to,
         since=revision.created_at,
+        version_now=item.version,
+        status_now=item.status,
     )

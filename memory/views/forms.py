@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from agentstate.core.clock import now
 from agentstate.core.errors import DomainError
 from agentstate.tenants.actors import Actor
+from memory.selectors.as_of import Moment
 from memory.services import receipts
 
 TOKEN_CHARS = 32
@@ -62,3 +64,23 @@ def moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What a form asks about the past. `text` stays as it was typed; `at` is None when it cannot be read."""
+
+    text: str = ""
+    by: str = "then"  # as it was known then, or as it is known now
+    at: datetime | None = None
+
+    @property
+    def moment(self) -> Moment | None:
+        if self.at is None:
+            return None
+        return Moment(true_at=self.at, known_at=self.at if self.by == "then" else now())
+
+
+def as_of(query: Mapping[str, str]) -> AsOf:
+    text = query.get("as_of", "").strip()[:40]
+    return AsOf(text, "now" if query.get("known") == "now" else "then", moment(text) if text else None)

@@ -23,7 +23,7 @@ from agentstate.core.limits import SUBJECT_CAP_BYTES_MAX, SUBJECT_CAP_BYTES_MIN
 from agentstate.http.pages import TenantRequest, see_other, show, tenant_page, twin
 from agentstate.tenants.actors import require
 from agentstate.tenants.scope import tenant_scope
-from memory.selectors import conversation, directory, review, shelf, usage
+from memory.selectors import as_of, conversation, directory, review, shelf, usage
 from memory.selectors.directory import SubjectRow
 from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemRow
@@ -96,8 +96,13 @@ def _new_page(request: TenantRequest, form: Form) -> HttpResponse:
 @tenant_page("runs.read")
 def subject_page(request: TenantRequest, subject: str) -> HttpResponse:
     row, words = directory.find(subject)
-    wanted = shelf.read_filter(request.GET)
-    items = shelf.page(row.id, wanted, words, after=request.GET.get("after", ""))
+    wanted, then = shelf.read_filter(request.GET), forms.as_of(request.GET)
+    after = request.GET.get("after", "")
+    items: shelf.Items | as_of.KnownItems
+    if then.moment:
+        items = as_of.page(row.id, then.moment, wanted, words, after=after)
+    else:
+        items = shelf.page(row.id, wanted, words, after=after)
     if request.GET.get("format") == "json":
         shown = [_plain(item) for item in items.rows]
         return twin(dataclasses.asdict(row) | {"id": row.public_id, "items_shown": shown})
@@ -106,19 +111,20 @@ def subject_page(request: TenantRequest, subject: str) -> HttpResponse:
         "subject": row,
         "erased": words.erased,
         "wanted": wanted,
+        "then": then,
         "items": items,
-        "uses": usage.counts([item.id for item in items.rows]),
+        "uses": usage.counts([item.id for item in items.rows]) if isinstance(items, shelf.Items) else {},
         "aliases": directory.aliases_of(row.id, words),
         "sessions": conversation.newest_of(row.id, words, rows_max=SESSIONS_SHOWN),
         "proposals": review.pending_count(row.id),
         "kinds": shelf.KINDS,
         "states": shelf.STATES,
-        "first_page": not request.GET.get("after"),
+        "first_page": not after,
     }
     return show(request, "memory/subject.html", context, partial="subject-items")
 
 
-def _plain(item: shelf.ItemRow) -> dict[str, object]:
+def _plain(item: shelf.ItemRow | as_of.Known) -> dict[str, object]:
     return dataclasses.asdict(item) | {"id": item.public_id}
 
 
