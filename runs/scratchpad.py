@@ -194,7 +194,9 @@ def shut(tenant_id: UUID, run_id: UUID) -> None:
     _, meta = _keys(tenant_id, run_id)
     try:
         with wake.redis().pipeline() as pipe:
-            pipe.hset(meta, "fence", _LAST_FENCE).expire(meta, ORPHAN_TTL_S).execute()
+            pipe.hset(meta, "fence", _LAST_FENCE)
+            pipe.expire(meta, ORPHAN_TTL_S)
+            pipe.execute()
     except (redis_client.RedisError, OSError) as error:
         log.warning("scratchpad.shut_failed", run_id=str(run_id), error=type(error).__name__)
 

@@ -16,7 +16,7 @@ from agentstate.db import sql
 # Where the id stays on purpose, and why; said in the plan and on the receipt.
 STAYS = {
     "audit_entry": "that acts happened: ids, times, actors and statuses; the reasons people gave are destroyed",
-    "affairs_erasure": "that and how it was erased: this receipt",
+    "affairs_erasure": "that it was erased, when, for whom, and how much: the receipt",
     "memory_ownerkey": "an emptied row, so that nobody makes the key again",
     "memory_upkeep": "how far regular work had come: at most an id, until its next round",
 }

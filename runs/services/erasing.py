@@ -47,7 +47,7 @@ def concerned(*, run_ids: Collection[UUID], session_keys: Collection[str]) -> li
     """These runs, and those of these sessions, oldest first; one query. Asserts nothing: the tenant is the scope's."""
     named = Q(id__in=list(run_ids)) | Q(session_key__in=[key for key in session_keys if key])
     found = Run.objects.filter(named).order_by("id").values_list("id", "agent", "status", "control", "worker__name")
-    return [Concerned(*row, worker or "") for *row, worker in found]
+    return [Concerned(*row[:4], worker=row[4] or "") for row in found]
 
 
 def stop(run_ids: Sequence[UUID], *, actor: Actor, reason: str) -> int:

@@ -56,7 +56,7 @@ def test_the_step_page_shows_what_was_injected_word_for_word(
         editing.edit(parse_id("item", item), expected_version=1, changes=changes, reason="said so", actor=alice)
     page = alice_client.get(f"{base}/runs/{run_id}/steps/5/").content.decode()
     text = text_of(page)
-    assert "What was injected, word for word" in text and "Pinned" in text and "Tail" in text
+    assert "What was injected, word for word" in text and "Pinned" in text and "Newest" in text
     assert "Wants <b>mail</b> in German" in text and "<b>mail</b>" not in page
     assert "sk-abcdefghijklmnopqrstuvwx" not in page
     assert "French" not in text
