@@ -1,4 +1,4 @@
-"""What a question names: one author of the subject, months. Plain rules, no model; the months have English names."""
+"""What a question names: one author of the subject, months. Plain rules, no model."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from memory import months
 from memory.recall import words
 from memory.recall.ranking import Booleans, Cues, Units
 
-MONTHS = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
-SHORT = {name[:3]: number for number, name in enumerate(MONTHS, 1)} | {"sept": 9}
-LONG = {name: number for number, name in enumerate(MONTHS, 1)}
-# "may" and "march" are verbs too, "mar" and "dec" may be anything: those need a word before, a number behind, or a
-# capital inside the sentence.
-AMBIGUOUS = frozenset({"march", "may", *SHORT} - {"sept"})
-BEFORE = (
-    *("in", "of", "on", "during", "since", "until", "till", "by", "before", "after", "around", "from", "through"),
-    *("last", "this", "next", "early", "mid", "late", "every", "between"),
-)
-_NAMES = "|".join(sorted((*LONG, *SHORT), key=len, reverse=True))
+LONG = months.numbers(months.LONG)
+SHORT = months.numbers(months.SHORT)
+# "may" and "march" are verbs too, "mars" a planet, "sept" seven, "mar" and "dec" may be anything: those need a word
+# before, a day or year beside them, or, the English ones, a capital inside the sentence.
+AMBIGUOUS = months.AMBIGUOUS | (SHORT.keys() - LONG.keys())
+LANGUAGES = months.languages()
+_NAMES = "|".join(sorted({*LONG, *SHORT}, key=len, reverse=True))
+_BEFORE = "|".join(months.before())
 NAMED = re.compile(
-    rf"(?:\b(?P<before>{'|'.join(BEFORE)})[\s-]+)?\b(?P<name>{_NAMES})\b\.?"
-    r"(?P<day>\s+\d{1,2}(?:st|nd|rd|th)?\b(?!\d))?(?:\s*,?\s*(?:of\s+)?(?P<year>(?:19|20)\d\d)\b)?",
+    rf"(?:(?P<day_before>\b\d{{1,2}})(?:\.|er|re|º|°|st|nd|rd|th)?\s+(?:de\s+|of\s+|di\s+)?)?"
+    rf"(?:\b(?P<before>{_BEFORE})(?:[\s-]+|(?<=')))?\b(?P<name>{_NAMES})\b\.?"
+    r"(?P<day>\s+\d{1,2}(?:st|nd|rd|th)?\b(?!\d))?(?:\s*,?\s*(?:(?:of|de|del|do)\s+)?(?P<year>(?:19|20)\d\d)\b)?",
     re.IGNORECASE,
 )
 INSIDE = re.compile(r"[\w,;:]['\")]?\s+$")  # what stands before a word that does not begin its sentence
-NUMBERED = re.compile(r"\b(?P<year>(?:19|20)\d\d)-(?P<month>0[1-9]|1[0-2])\b")
+NUMBERED = re.compile(
+    r"(?<![\d/.-])(?:(?P<year>(?:19|20)\d\d)-(?P<month>0[1-9]|1[0-2])(?!\d)"
+    r"|(?P<month_first>0?[1-9]|1[0-2])[/.](?P<year_last>(?:19|20)\d\d)(?!\.?\d)"
+    r"|(?:0?[1-9]|[12]\d|3[01])\.(?P<month_dotted>0?[1-9]|1[0-2])\.(?P<year_dotted>(?:19|20)\d\d)(?!\d))"
+)
 NAME_CHARS_MIN = 2
 
 Month = tuple[int | None, int]  # year, if it is named, and month from 1
@@ -53,18 +53,26 @@ def named_months(question: str) -> list[Month]:
     """The months a question names, each with the year beside it, else the only year that the question names."""
     years = {int(year) for year in re.findall(r"\b((?:19|20)\d\d)\b", question)}
     year = years.pop() if len(years) == 1 else None
-    months: list[Month] = [(int(hit["year"]), int(hit["month"])) for hit in NUMBERED.finditer(question)]
+    found: list[Month] = [_numbered(hit) for hit in NUMBERED.finditer(question)]
     for hit in NAMED.finditer(question):
         name = hit["name"].lower()
         if name not in AMBIGUOUS or _is_a_month(hit, question):
-            months.append((int(hit["year"]) if hit["year"] else year, LONG.get(name) or SHORT[name]))
-    return months
+            found.append((int(hit["year"]) if hit["year"] else year, LONG.get(name) or SHORT[name]))
+    return found
+
+
+def _numbered(hit: re.Match[str]) -> Month:
+    """2026-03, 03/2026 and 3.2026, 14.3.2026: what another place could read as a day is left out (03/04/2026)."""
+    year = hit["year"] or hit["year_last"] or hit["year_dotted"]
+    return int(year), int(hit["month"] or hit["month_first"] or hit["month_dotted"])
 
 
 def _is_a_month(hit: re.Match[str], question: str) -> bool:
-    if hit["before"] or hit["day"] or hit["year"]:
+    name, before = hit["name"].lower(), (hit["before"] or "").lower()
+    if hit["day"] or hit["day_before"] or hit["year"] or (before and LANGUAGES[before] & LANGUAGES[name]):
         return True
-    return hit["name"][0].isupper() and INSIDE.search(question[: hit.start("name")]) is not None
+    is_inside = INSIDE.search(question[: hit.start("name")]) is not None
+    return "en" in LANGUAGES[name] and hit["name"][0].isupper() and is_inside
 
 
 def _forms(name: str) -> list[str]:

@@ -416,10 +416,31 @@ def test_the_model_may_be_asked_before_the_transaction(
         ("what did she decide", []),
         ("between June and May, or Sun and Dec", [(None, 6), (None, 5), (None, 12)]),
         ("the marching band of augustus", []),
+        ("in augustus", [(None, 8)]),
+        ("Was war im März?", [(None, 3)]),
+        ("Was haben wir Anfang Dezember 2025 vereinbart?", [(2025, 12)]),
+        ("am 3. Jänner", [(None, 1)]),
+        ("Mai ist ein schöner Name, sagte Mai", []),
+        ("qu'a-t-elle dit en mars ?", [(None, 3)]),
+        ("Mars est une planète, et sept amis y vont", []),
+        ("le 14 juillet 2024 au matin", [(2024, 7)]),
+        ("au mois d'août, fin février", [(None, 8), (None, 2)]),
+        ("¿qué pasó en marzo?", [(None, 3)]),
+        ("el 5 de mayo de 2026", [(2026, 5)]),
+        ("cosa è successo a maggio o in ottobre 2023", [(2023, 5), (2023, 10)]),
+        ("o que aconteceu em março", [(None, 3)]),
+        ("eu marco a reunião", []),
+        ("wat zei ze in mei en sinds maart 2024", [(2024, 5), (2024, 3)]),
+        ("mei is a girl", []),
+        ("03/2026 or 3.2025, and 14.2.2024", [(2026, 3), (2025, 3), (2024, 2)]),
+        ("on 03/04/2026 at 12/2x, version 1.2026.3", []),
+        ("会议在 2026-03", [(2026, 3)]),
+        ("встреча in March, 三月", [(None, 3)]),
+        ("I set it out: gen, giu and out of set", []),
     ],
 )  # fmt: skip
 def test_months_are_named_and_verbs_are_not(question: str, months: list[tuple[int | None, int]]) -> None:
-    assert cues.named_months(question) == months
+    assert sorted(cues.named_months(question), key=str) == sorted(months, key=str)
 
 
 @pytest.mark.parametrize(
