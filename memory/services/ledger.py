@@ -11,14 +11,32 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import UUID
 
+import orjson
 from django.db import connection
 
 from agentstate.core.clock import now
 from agentstate.core.ids import new_id
 from agentstate.core.limits import INJECTIONS_MAX, MESSAGE_BYTES_MAX, SUBJECT_QUESTIONS_MAX
+from agentstate.db import sql
 from memory import keys, sealing
-from memory.models import Injection, RecallQuestion
+from memory.models import RecallQuestion
 
+# All of a call at once: a hundred rows, each with its parameters, cost five times as much to send and to plan. The
+# tenant is asked once: as the column's default it is asked for each row.
+RECORD = """
+INSERT INTO memory_injection (tenant_id, id, run_id, step_seq, call_id, session_id, subject_id, part, source,
+  source_id, version, position, score, scores, tokens, masked, at)
+SELECT (SELECT agentstate_tenant()), r.id, %(run)s, %(step)s, %(call)s, %(session)s, r.subject, r.part, r.source,
+  r.source_id, r.version, r.position, r.score, r.scores::jsonb, r.tokens, r.masked, %(at)s
+FROM unnest(%(id)s::uuid[], %(subject)s::uuid[], %(part)s::text[], %(source)s::text[], %(source_id)s::uuid[],
+  %(version)s::int[], %(score)s::float8[], %(scores)s::text[], %(tokens)s::int[], %(masked)s::bool[])
+  WITH ORDINALITY AS r (id, subject, part, source, source_id, version, score, scores, tokens, masked, position)
+"""
+# All but the newest. Index: memory_question_newest.
+DROP_QUESTIONS = f"""
+DELETE FROM memory_recallquestion WHERE id IN (SELECT id FROM memory_recallquestion WHERE subject_id = %s
+  ORDER BY id DESC OFFSET {SUBJECT_QUESTIONS_MAX})
+"""
 Part = Literal["pinned", "summary", "recalled", "tail", "prompt", "progress"]
 SourceKind = Literal["message", "item", "summary", "prompt", "progress"]
 
@@ -61,28 +79,23 @@ def record(
     assert connection.in_atomic_block, "what was injected is recorded in the transaction that chose it"
     assert len(rows) <= INJECTIONS_MAX, "a context is cut to its budget before it is recorded"
     call_id = call_id or new_id()
-    at = now()
-    Injection.objects.bulk_create(
-        Injection(
-            id=new_id(),
-            run_id=source.run_id if source else None,
-            step_seq=source.step_seq if source else None,
-            call_id=call_id,
-            session_id=session_id,
-            subject_id=row.subject_id,
-            part=row.part,
-            source=row.source,
-            source_id=row.source_id,
-            version=row.version,
-            position=position,
-            score=row.score,
-            scores=dict(row.scores),
-            tokens=row.tokens,
-            masked=row.masked,
-            at=at,
-        )
-        for position, row in enumerate(rows, start=1)
-    )
+    if not rows:
+        return call_id
+    each = {
+        "id": [new_id() for _ in rows],
+        "subject": [row.subject_id for row in rows],
+        "part": [row.part for row in rows],
+        "source": [row.source for row in rows],
+        "source_id": [row.source_id for row in rows],
+        "version": [row.version for row in rows],
+        "score": [row.score for row in rows],
+        "scores": [orjson.dumps(dict(row.scores)).decode() for row in rows],
+        "tokens": [row.tokens for row in rows],
+        "masked": [row.masked for row in rows],
+    }
+    run_id, step_seq = (source.run_id, source.step_seq) if source else (None, None)
+    of_call = {"run": run_id, "step": step_seq, "call": call_id, "session": session_id, "at": now()}
+    sql.execute(RECORD, {**each, **of_call})
     return call_id
 
 
@@ -101,8 +114,7 @@ def keep_question(subject_id: UUID, agent: str, text: str, source: Asking | None
         step_seq=source.step_seq if source else None,
         at=now(),
     )
-    newest = RecallQuestion.objects.filter(subject_id=subject_id).order_by("-id").values("id")
-    RecallQuestion.objects.filter(id__in=list(newest.values_list("id", flat=True)[SUBJECT_QUESTIONS_MAX:])).delete()
+    sql.execute(DROP_QUESTIONS, [subject_id])
 
 
 def _cut(text: str) -> str:
