@@ -1,7 +1,7 @@
 """What can be read off a message without a model: few patterns, each of which means what it says.
 
-English for contact, names, preferences, orders and promises; addresses, numbers and dates in any language. Questions,
-conditions, examples, quotations and code are left alone.
+English for contact, orders and promises; names, preferences and allergies in the languages of phrases, too; addresses,
+numbers and dates in any. Questions, conditions, examples, quotations and code are left alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from agentstate.core.extract import sentences_of
 from memory.services.drafts import NewItem
+from memory.services.phrases import PHRASES, Phrases
 
 SENTENCE_CHARS_MAX = 300  # a longer one is no plain statement
 
@@ -46,6 +47,10 @@ PROMISED = re.compile(rf"\b(?:I|we)(?:'ll| will| promise to) (?P<what>(?:{_DOING
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+(?![\w@])")
 PHONE = re.compile(r"(?<![\w+])\+\d(?:[ ()/.-]{0,2}\d){7,14}(?!\d)")
 DATE = re.compile(r"(?<!\d)20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+_CAPITAL = r"(?-i:[^\W\d_a-zß-öø-ÿ])[\w'’-]+"
+NAME = rf"(?P<what>{_CAPITAL}(?: (?:(?:de|van|der|den|von|zu|di|da|do|dos|del|la|le) ){{0,2}}{_CAPITAL}){{0,3}})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,15 @@ def _allergies(sentence: str) -> Iterator[Found]:
         yield Found(new, 0.85, "an allergy")
 
 
+def _in_other_languages(sentence: str) -> Iterator[Found]:
+    for said, doubted in _TRANSLATED:
+        if doubted.search(sentence):
+            continue
+        for pattern, kept, fields, confidence, because in said:
+            if match := pattern.search(sentence):
+                yield Found(NewItem(kept.format(match["what"].strip()), **fields), confidence, because)
+
+
 def _dates(sentence: str) -> Iterator[Found]:
     if DATE.search(sentence) and len(sentence) <= 200 and not PROMISED.search(sentence):
         yield Found(NewItem(sentence, kind="episodic", namespace="dates"), 0.5, "a sentence with a date")
@@ -158,6 +172,28 @@ def _contact(text: str, doc: dict[str, Any] | None, attribute: str, confidence: 
     return Found(new, confidence, because)
 
 
+Said = tuple[re.Pattern[str], str, dict[str, Any], float, str]
+
+
+def _said(phrases: Phrases) -> list[Said]:
+    """Patterns of one language, each with how it is kept."""
+    what = r"(?P<what>[^.,;:!?\n]{3,80})"
+    health: dict[str, Any] = {"namespace": "health", "importance": 0.9}
+    profile: dict[str, Any] = {"namespace": "profile", "attribute": "name"}
+    return [
+        (_opening(phrases.name, NAME), phrases.kept_name, profile, 0.85, "a name"),
+        (_opening(phrases.prefers, what), phrases.kept_prefers, {"namespace": "preferences"}, 0.7, "a preference"),
+        (_opening(phrases.allergic, what), phrases.kept_allergic, health, 0.85, "an allergy"),
+    ]
+
+
+def _opening(phrase: str, what: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{phrase})(?:\s+|(?<=['’])){what}", re.IGNORECASE)
+
+
+_TRANSLATED = [
+    (_said(phrases), re.compile(rf"(?<!\w)(?:{phrases.doubted})(?!\w)", re.IGNORECASE)) for phrases in PHRASES.values()
+]
 Rule = Callable[[str], Iterator[Found]]
 _LITERAL: tuple[Rule, ...] = (_emails, _phones, _orders)  # also in a question: the number is theirs
-_STATED: tuple[Rule, ...] = (_contacts, _names, _preferences, _allergies, _dates)
+_STATED: tuple[Rule, ...] = (_contacts, _names, _preferences, _allergies, _in_other_languages, _dates)
