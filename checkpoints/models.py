@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from agentstate.tenants.rules import RowRule
 from agentstate.tenants.security import RowSecurity, TenantOwned
 from checkpoints.constraints import ExternalBody, WrittenOnce
 
@@ -57,7 +58,7 @@ class Frame(TenantOwned):
             RowSecurity(name="checkpoints_frame_rls", grants="SELECT, INSERT, DELETE, UPDATE (body, base_n)"),
             WrittenOnce(name="checkpoints_frame_written_once"),
             ExternalBody(name="checkpoints_frame_body"),
-            models.CheckConstraint(name="checkpoints_frame_base", condition=Q(base_n=None) | Q(base_n__lt=F("n"))),
+            RowRule(name="checkpoints_frame_base", columns=["base_n", "n"], rule="new.base_n < new.n"),
         ]
 
 

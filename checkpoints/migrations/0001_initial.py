@@ -3,6 +3,7 @@
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
+import agentstate.tenants.rules
 import agentstate.tenants.security
 import checkpoints.constraints
 from agentstate.tenants import functions
@@ -73,9 +74,8 @@ class Migration(migrations.Migration):
                     ),
                     checkpoints.constraints.WrittenOnce(name="checkpoints_frame_written_once"),
                     checkpoints.constraints.ExternalBody(name="checkpoints_frame_body"),
-                    models.CheckConstraint(
-                        condition=models.Q(("base_n", None), ("base_n__lt", models.F("n")), _connector="OR"),
-                        name="checkpoints_frame_base",
+                    agentstate.tenants.rules.RowRule(
+                        columns=["base_n", "n"], name="checkpoints_frame_base", rule="new.base_n < new.n"
                     ),
                 ],
             },

@@ -3,8 +3,8 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 import agentstate.core.ids
+import agentstate.tenants.rules
 import agentstate.tenants.security
-import runs.constraints
 from runs import functions, partitions
 
 
@@ -428,19 +428,10 @@ class Migration(migrations.Migration):
                     agentstate.tenants.security.RowSecurity(
                         grants="SELECT, INSERT, UPDATE, DELETE", name="runs_step_rls"
                     ),
-                    runs.constraints.OneOf(
-                        column="status",
-                        given=["in_doubt"],
-                        name="runs_step_status",
-                        with_="doubted_at",
-                        words=["waiting", "started", "done", "failed", "rejected", "skipped"],
-                    ),
-                    runs.constraints.OneOf(
-                        column="effect",
-                        given=["keyed", "probed", "destructive"],
-                        name="runs_step_effect",
-                        with_="key",
-                        words=["pure", "replayable"],
+                    agentstate.tenants.rules.RowRule(
+                        columns=["status", "doubted_at", "effect", "key"],
+                        name="runs_step_words",
+                        rule="(new.status = ANY ('{waiting,started,done,failed,rejected,skipped}'::text[]) OR new.status = ANY ('{in_doubt}'::text[]) AND new.doubted_at IS NOT NULL) AND (new.effect = ANY ('{pure,replayable}'::text[]) OR new.effect = ANY ('{keyed,probed,destructive}'::text[]) AND new.key IS NOT NULL)",
                     ),
                     models.UniqueConstraint(fields=("run_id", "generation", "identity"), name="runs_step_identity"),
                     models.UniqueConstraint(
@@ -750,12 +741,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="run",
-            constraint=runs.constraints.OneOf(
-                column="status",
-                given=[],
-                name="runs_run_status",
-                with_="",
-                words=["queued", "running", "waiting", "paused", "in_doubt", "succeeded", "failed", "cancelled"],
+            constraint=agentstate.tenants.rules.RowRule(
+                columns=["status"],
+                name="runs_run_words",
+                rule="(new.status = ANY ('{queued,running,waiting,paused,in_doubt,succeeded,failed,cancelled}'::text[]))",
             ),
         ),
         migrations.AddConstraint(

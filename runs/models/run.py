@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from agentstate.core.ids import new_id
 from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
-from runs.constraints import OneOf
+from runs.constraints import one_of, words
 from runs.states import RUN_LIVE, RunStatus
 
 
@@ -84,7 +84,7 @@ class Run(TenantModel):
         db_table = "runs_run"
         constraints = [
             *TenantModel.Meta.constraints,
-            OneOf(name="runs_run_status", column="status", words=RunStatus.values),
+            words("runs_run_words", ["status"], one_of("status", RunStatus.values)),
             models.UniqueConstraint(fields=["tenant_id", "external_id"], name="runs_run_external_id"),
             # One live run per session; a held one waits its turn.
             models.UniqueConstraint(

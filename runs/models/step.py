@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from agentstate.core.ids import new_id
 from agentstate.tenants.security import AppendOnly, RowSecurity, TenantFK, TenantModel, TenantOwned
-from runs.constraints import OneOf
+from runs.constraints import one_of, words
 from runs.states import StepStatus
 
 EFFECTS = ("pure", "replayable", "keyed", "probed", "destructive")  # the last three have a key
@@ -72,8 +72,12 @@ class Step(TenantOwned):
         db_table = "runs_step"
         constraints = [
             RowSecurity(name="runs_step_rls"),
-            OneOf(name="runs_step_status", column="status", words=_SURE, given=["in_doubt"], with_="doubted_at"),
-            OneOf(name="runs_step_effect", column="effect", words=EFFECTS[:2], given=EFFECTS[2:], with_="key"),
+            words(
+                "runs_step_words",
+                ["status", "doubted_at", "effect", "key"],
+                one_of("status", _SURE, given=["in_doubt"], with_="doubted_at"),
+                one_of("effect", EFFECTS[:2], given=EFFECTS[2:], with_="key"),
+            ),
             models.UniqueConstraint(fields=["run_id", "generation", "identity"], name="runs_step_identity"),
             models.UniqueConstraint(fields=["tenant_id", "key"], condition=Q(key__isnull=False), name="runs_step_key"),
             TenantFK(name="runs_step_run", field="run_id", to="runs_run"),
