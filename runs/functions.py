@@ -42,7 +42,9 @@ WHERE a.status = 'pending' AND a.expires_at <= clock_timestamp() ORDER BY a.expi
 
 def operations() -> list[Operation]:
     return [
-        migrations.RunSQL(_read("turn.sql"), "DROP FUNCTION runs_turn; DROP FUNCTION runs_renew"),
+        migrations.RunSQL(
+            _read("turn.sql"), "DROP FUNCTION runs_turn; DROP FUNCTION runs_within_budget; DROP FUNCTION runs_renew"
+        ),
         migrations.RunSQL(_read("claim.sql"), "DROP FUNCTION runs_claim"),
         migrations.RunSQL(_read("frozen.sql"), _read("frozen_undo.sql")),
         migrations.RunSQL(_read("events.sql"), "DROP FUNCTION runs_ensure_partitions"),

@@ -43,19 +43,12 @@ def step_line(seq: int, identity: str, key: str | None, output_hash: bytes) -> b
     return canonical.dumps([seq, identity, key, output_hash.hex()])
 
 
-def finish_json(session: RunSession, done: Done, body: Any) -> dict[str, Any]:
-    """The end for runs_turn."""
-    known, finish, output, output_hash = done
-    made: dict[str, Any] = {
-        "seq": known.seq,
-        "body": body(session.seal_step(known.identity, "output", output)),
-        "hash": body(output_hash),
-    }
-    if finish.usage:
-        made["model"] = finish.usage.model
-        made["tin"], made["tout"] = finish.usage.tokens_in, finish.usage.tokens_out
-        made["cost"] = finish.usage.cost
-    return made
+def usage_json(done: Done) -> dict[str, Any] | None:
+    """What the step used, for runs_turn."""
+    usage = done.finish.usage
+    if not usage:
+        return None
+    return {"model": usage.model, "tin": usage.tokens_in, "tout": usage.tokens_out, "cost": usage.cost}
 
 
 def end_otherwise(session: RunSession, run: Run, known: KnownStep, finish: StepFinish) -> None:

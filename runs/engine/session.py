@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from runs.selectors.budgets import ContextBudget
 from runs.states import StepStatus
 
 AnyModel = TypeVar("AnyModel", bound=models.Model)
+CALL_FOR_SHARE = 0.6  # of the lease: a call must have left this process in the trusted part of it
 
 
 def _columns_of(model: type[models.Model]) -> str:
@@ -70,6 +72,7 @@ class RunSession:
     writer: FrameWriter
     generation: int
     step_seq: int
+    month: bytes  # of the run: its trace stands in that month's partition
     state: Any
     base_state: Any
     steps: dict[str, KnownStep] = field(default_factory=dict)
@@ -80,10 +83,16 @@ class RunSession:
     last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
     hinted_at: float = float("-inf")  # monotonic seconds of the last live hint
+    lease: bytes = field(init=False)  # as Postgres reads an interval
+    call_for: bytes = field(init=False)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _summaries: int = 0  # steps that no resume goes through
     _by_seq: dict[int, KnownStep] = field(default_factory=dict)
     _started: dict[str, KnownStep] = field(default_factory=dict)  # may still hold some that have ended since
+
+    def __post_init__(self) -> None:
+        self.lease = f"{self.lease_s} s".encode()
+        self.call_for = f"{self.lease_s * CALL_FOR_SHARE} s".encode()
 
     def keep(self, known: KnownStep) -> None:
         """Know this step from now on; also to be told when a step has started again."""
@@ -177,6 +186,7 @@ def _picture(
         writer=FrameWriter(run.tenant_id, run.id, key, newest, schema_version=upcasting.current_version(run.agent)),
         generation=run.generation,
         step_seq=run.step_seq,
+        month=run.created_at.astimezone(UTC).strftime("%Y-%m-01").encode(),
         state=document.get("state"),
         base_state=base.get("state"),
         window=list(document.get("scratchpad", [])),

@@ -14,7 +14,7 @@ from agentstate.core.limits import IDENTITY_CHARS_MAX, NAME_CHARS_MAX
 from agentstate.sdk.store import Begun, Question, StepStart
 from runs import sealing
 from runs.engine import acts, doubts, judgement
-from runs.engine.session import KnownStep, RunSession, failure_of
+from runs.engine.session import CALL_FOR_SHARE, KnownStep, RunSession, failure_of
 from runs.models import Approval, Run, Step, StepAttempt
 from runs.services import approvals, clock, proofs, waiting_times
 from runs.states import ApprovalStatus, StepStatus
@@ -22,7 +22,6 @@ from runs.states import ApprovalStatus, StepStatus
 EFFECTS = frozenset({"keyed", "probed", "destructive"})
 KINDS = frozenset({"step", "tool", "model", "ask", "timer", "value", "group", "memory", "summary"})
 CLASSES = frozenset({"pure", "replayable"}) | EFFECTS
-CALL_FOR_SHARE = 0.6  # of the lease: a call must have left this process in the trusted part of it
 
 
 @dataclass(slots=True)
@@ -129,22 +128,21 @@ def check_same(known: KnownStep, start: StepStart) -> None:
         )
 
 
-def start_json(session: RunSession, step: NewStep, body: Any) -> dict[str, Any]:
-    """The step for runs_turn; absent keys are NULL there."""
+def texts_of(step: NewStep) -> tuple[bytes, ...]:
+    """A row of p_begun of runs_turn."""
+    return step.identity.encode(), step.name.encode(), step.kind.encode(), step.effect.encode(), step.status.encode()
+
+
+def bodies_of(session: RunSession, step: NewStep) -> tuple[bytes | None, ...]:
+    """A row of p_inputs of runs_turn."""
+    output = None if step.output is None else session.seal_step(step.identity, "output", step.output)
+    sealed = session.seal_step(step.identity, "input", step.plain)
+    return sealing.fingerprint(session.tenant_id, step.plain), sealed, output, step.output_hash
+
+
+def options_json(step: NewStep) -> dict[str, Any]:
+    """What few steps have; absent keys are NULL in the row."""
     start = step.start
-    made: dict[str, Any] = {
-        "identity": step.identity,
-        "name": step.name,
-        "kind": step.kind,
-        "effect": step.effect,
-        "status": step.status,
-        "hash": body(sealing.fingerprint(session.tenant_id, step.plain)),
-        "input": body(session.seal_step(step.identity, "input", step.plain)),
-        "call_for": step.call_for_s,
-    }
-    if step.output is not None:
-        made["output"] = body(session.seal_step(step.identity, "output", step.output))
-        made["ohash"] = body(step.output_hash)
     optional = {
         "parent": step.parent_seq,
         "key": step.key,
@@ -154,8 +152,7 @@ def start_json(session: RunSession, step: NewStep, body: Any) -> dict[str, Any]:
         "probe": start.has_probe or None,
         "due": start.due_s,
     }
-    made.update({name: value for name, value in optional.items() if value is not None})
-    return made
+    return {name: value for name, value in optional.items() if value is not None}
 
 
 def effect_act(step: NewStep | KnownStep, to: str) -> dict[str, Any]:

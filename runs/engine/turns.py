@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -18,10 +18,23 @@ from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import public_id
 from agentstate.core.limits import GENERATION_STEPS_MAX
 from agentstate.db import sql, wake
-from agentstate.sdk.store import UNCHANGED, Begun, Continue, End, Entry, Park, StepFinish, StepStart, Turn, TurnReply
+from agentstate.sdk.store import (
+    UNCHANGED,
+    Begun,
+    Continue,
+    Control,
+    End,
+    Entry,
+    Park,
+    StepFinish,
+    StepStart,
+    Turn,
+    TurnReply,
+)
 from agentstate.sdk.window import noted_after
 from agentstate.tenants.scope import tenant_scope
 from checkpoints import blobs
+from checkpoints.writing import FrameRow
 from runs import scratchpad, sealing
 from runs.engine import ending, going_on, renewing, starting
 from runs.engine.ending import Done
@@ -37,7 +50,13 @@ register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
 
 HINT_EVERY_S = 0.1
 OVER = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
-TURN_SQL = "SELECT runs_turn(%s::uuid, %s::uuid, %s::bigint, %s::text::jsonb, %b::bytea[])"  # bodies in binary
+TURN = sql.Call(
+    "agentstate_turn",
+    """SELECT runs_turn($1::uuid, $2::uuid, $3::bigint, $4::interval, $5::interval, $6::date, $7::int, $8::int,
+      $9::text, $10::int, $11::int, $12::bytea, $13::bytea, $14::bytea, $15::int, $16::int[], $17::bytea[],
+      $18::int, $19::int, $20::text[], $21::bytea[], $22::bytea[], $23::jsonb, $24::jsonb)""",
+    binary=(1, 2, *range(12, 15), 16, 17, 20, 21, 22),
+)
 
 
 class StaleSession(Exception):
@@ -160,12 +179,33 @@ def _record(
     session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, *, kind: str = "step"
 ) -> TurnReply:
     """The SQL call and, when it landed, the session brought up to date."""
-    bodies = sql.Bodies([b"", b"", b""])
-    message = _message(session, plan, entries, bodies)
+    frame = _frame(session, plan, state, window, entries, kind)
+    if frame.blobs:  # before the turn: an unreferenced blob is dropped by compaction, a missing one is corruption
+        with tenant_scope(session.tenant_id):
+            for blob in frame.blobs:
+                blobs.put(session.run_id, blob)
+        hit("turn.blobs")
+    answer = TURN(_arguments(session, plan, entries, frame))
+    if answer is None:
+        name = public_id("run", session.run_id)
+        raise Fenced(f"{name} belongs to another worker, or its lease (fence {session.fence}) has ended.")
+    if answer in (b"stale", b"again"):  # again: it landed, but its reply was lost
+        raise StaleSession
+    first, _, control = answer.decode().partition(" ")
+    if first == "refused":
+        return _without_starts(session, plan, state, window, entries, control)
+    session.writer.advance(frame)
+    _landed(session, plan, int(first), state, window, entries)
+    return TurnReply(begun=_begun(plan), control=cast("Control", control) if control else None)
+
+
+def _frame(
+    session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, kind: str
+) -> FrameRow:
     ended = {done.known.identity for done in plan.done}
     pending = [identity for identity in session.pending() if identity not in ended]
     pending += [step.identity for step in plan.new if step.status == "started"]
-    frame = session.writer.prepare(
+    return session.writer.prepare(
         session.document(state=state, window=window, noted=_noted(session, plan, entries), pending=pending),
         boundary=plan.is_boundary(),
         steps_digest=ending.digest(plan.done),
@@ -174,29 +214,6 @@ def _record(
         step_seq=session.step_seq,
         fence=session.fence,
     )
-    if frame.blobs:  # before the turn: an unreferenced blob is dropped by compaction, a missing one is corruption
-        with tenant_scope(session.tenant_id):
-            for blob in frame.blobs:
-                blobs.put(session.run_id, blob)
-        hit("turn.blobs")
-    bodies[0], bodies[1], bodies[2] = frame.body, frame.sha, frame.chain
-    message.update(
-        frame=frame.n, base=frame.base_n, frame_kind=frame.kind, schema=frame.schema_version, plain=frame.plain_bytes
-    )
-    found = sql.row(
-        TURN_SQL, [session.tenant_id, session.run_id, session.fence, orjson.dumps(message).decode(), bodies]
-    )
-    answer = None if found is None or found[0] is None else orjson.loads(found[0])
-    if answer is None:
-        name = public_id("run", session.run_id)
-        raise Fenced(f"{name} belongs to another worker, or its lease (fence {session.fence}) has ended.")
-    if answer.get("stale") or answer.get("again"):  # again: it landed, but its reply was lost
-        raise StaleSession
-    if "refused" in answer:
-        return _without_starts(session, plan, state, window, entries, answer["refused"])
-    session.writer.advance(frame)
-    _landed(session, plan, answer["seq"], state, window, entries)
-    return TurnReply(begun=_begun(plan), control=answer["control"] or None)
 
 
 def _record_in_transaction(
@@ -241,41 +258,56 @@ def _frame_kind(plan: Plan, kind: str) -> str:
     return "pause" if isinstance(plan.then, Park) else kind
 
 
-def _message(session: RunSession, plan: Plan, entries: Any, bodies: list[bytes]) -> dict[str, Any]:
-    def body(content: bytes | None) -> int | None:
-        if content is None:
-            return None
-        bodies.append(content)
-        return len(bodies)  # SQL arrays count from 1
+def _arguments(session: RunSession, plan: Plan, entries: Any, frame: FrameRow) -> list[bytes | None]:
+    """Of TURN."""
+    outputs: list[bytes | None] = []
+    for done in plan.done:
+        outputs += (session.seal_step(done.known.identity, "output", done.output), done.output_hash)
+    texts, inputs, begins = list[bytes](), list[bytes | None](), 0
+    for step in plan.new:
+        texts += starting.texts_of(step)
+        inputs += starting.bodies_of(session, step)
+        begins += step.status != "done"
+    ended = [done.known.seq for done in plan.done]
+    more = _more(session, plan, entries)
+    return [
+        *(session.tenant_id.bytes, session.run_id.bytes, b"%d" % session.fence, session.lease, session.call_for),
+        *(session.month, b"%d" % frame.n, None if frame.base_n is None else b"%d" % frame.base_n),
+        *(frame.kind.encode(), b"%d" % frame.schema_version, b"%d" % frame.plain_bytes),
+        *(frame.body, frame.sha, frame.chain),
+        *(b"%d" % len(ended), sql.integers(ended), sql.array(outputs, of=sql.BYTEA, width=2)),
+        *(b"%d" % len(plan.new), b"%d" % begins, sql.array(texts, of=sql.TEXT, width=5)),
+        *(sql.array(inputs, of=sql.BYTEA, width=4),),
+        sql.array([_sealed_entry(session, entry) for entry in entries], of=sql.BYTEA),
+        orjson.dumps({"ended": ended, "begun": len(plan.new)}),
+        None if more is None else orjson.dumps(more),
+    ]
 
-    message: dict[str, Any] = {
-        "lease_s": session.lease_s,
-        "turn": {"ended": [done.known.seq for done in plan.done], "begun": len(plan.new)},
-    }
-    audit = []
-    if plan.done:
-        message["finish"] = [ending.finish_json(session, done, body) for done in plan.done]
-        usage = [done.finish.usage for done in plan.done if done.finish.usage]
-        if usage:
-            message["tin"] = sum(item.tokens_in for item in usage)
-            message["tout"] = sum(item.tokens_out for item in usage)
-            message["cost"] = sum(item.cost for item in usage)
-        audit += [starting.effect_act(done.known, "settled") for done in plan.done if done.known.key]
-    if plan.new:
-        message["start"] = [starting.start_json(session, step, body) for step in plan.new]
-        message["over"] = sum(step.status == "done" for step in plan.new)
-        audit += [starting.effect_act(step, "claimed") for step in plan.new if step.key and step.status == "started"]
+
+def _more(session: RunSession, plan: Plan, entries: Any) -> dict[str, Any] | None:
+    """What few turns have, for p_more; None where there is nothing of it."""
+    more: dict[str, Any] = {}
+    usage = [done.finish.usage for done in plan.done if done.finish.usage]
+    if usage:
+        more["tin"] = sum(item.tokens_in for item in usage)
+        more["tout"] = sum(item.tokens_out for item in usage)
+        more["cost"] = sum(item.cost for item in usage)
+        more["finish"] = [ending.usage_json(done) for done in plan.done]
+    options = [starting.options_json(step) for step in plan.new]
+    if any(options):
+        more["start"] = options
     if entries:
-        message["entry"] = [_entry_message(session, entry, body) for entry in entries]
+        more["entry"] = [{"n": entry.n, "tokens": entry.tokens or tokens.count(entry.text)} for entry in entries]
+    audit = [starting.effect_act(done.known, "settled") for done in plan.done if done.known.key]
+    audit += [starting.effect_act(step, "claimed") for step in plan.new if step.key and step.status == "started"]
     if audit:
-        message["audit"] = audit
-    return message
+        more["audit"] = audit
+    return more or None
 
 
-def _entry_message(session: RunSession, entry: Entry, body: Any) -> dict[str, Any]:
+def _sealed_entry(session: RunSession, entry: Entry) -> bytes:
     plain = canonical.dumps(scratchpad.entry_json(entry))
-    sealed = sealing.seal_entry(session.key, session.tenant_id, session.run_id, entry.n, plain)
-    return {"n": entry.n, "body": body(sealed), "tokens": entry.tokens or tokens.count(entry.text)}
+    return sealing.seal_entry(session.key, session.tenant_id, session.run_id, entry.n, plain)
 
 
 def _landed(

@@ -105,6 +105,14 @@ def _watch_commits(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
                 break  # they are one transaction
         return done
 
+    call = sql.Call.__call__
+
+    def calling(self: sql.Call, args: Any) -> Any:
+        done = call(self, args)
+        _tell_alone(told, self.statement)
+        return done
+
+    monkeypatch.setattr(sql.Call, "__call__", calling)
     monkeypatch.setattr(sql, "_execute", executing)
     monkeypatch.setattr(sql, "together", executing_together)
 

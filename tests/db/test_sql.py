@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
 
 from agentstate.db import sql
 from agentstate.tenants.models import Tenant
@@ -55,3 +57,36 @@ def test_watched_counts_one_entry_a_round_trip() -> None:
         sql.rows("SELECT 2")
     sql.row("SELECT 3")
     assert statements == ["SELECT 1", "SELECT 2"]
+
+
+SUM = sql.Call("test_sum", "SELECT ($1::int + (coalesce($2::int[], '{10}'))[1])::text", binary=(2,))
+
+
+def test_a_call_takes_part_in_the_transaction_and_its_errors_are_djangos() -> None:
+    assert (SUM([b"1", sql.integers([2, 3])]), SUM([b"1", None])) == (b"3", b"11")
+    with pytest.raises(DataError), transaction.atomic():
+        SUM([b"one", None])
+    with pytest.raises(DatabaseError, match="current transaction is aborted"), transaction.atomic():
+        with contextlib.suppress(DataError):
+            SUM([b"one", None])
+        SUM([b"1", None])
+    assert SUM([b"1", None]) == b"11"
+
+
+@pytest.mark.parametrize(
+    ("items", "width", "expected"),
+    [([], 0, "{}"), ([], 2, "{}"), ([b"a", None], 0, "{a,NULL}"), ([b"a", b"", None, b"d"], 2, '{{a,""},{NULL,d}}')],
+)
+def test_arrays_in_binary(items: list[bytes | None], width: int, expected: str) -> None:
+    shown = sql.Call("test_shown", "SELECT ($1::text[])::text", binary=(1,))
+    assert shown([sql.array(items, of=sql.TEXT, width=width)]) == expected.encode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_is_prepared_again_when_a_rollback_threw_it_away() -> None:
+    assert SUM([b"1", None]) == b"11"
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        sql.row("SELECT 1")
+        raise ZeroDivisionError
+    sql.row("SELECT 1")  # psycopg sends DEALLOCATE ALL with its next statement
+    assert SUM([b"1", None]) == b"11"

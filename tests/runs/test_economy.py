@@ -60,6 +60,30 @@ def test_a_plain_turn_is_one_round_trip(warm: Desk) -> None:
     assert len(found := round_trips(lambda: warm.store.turn(claim, turn))) == 1, found
 
 
+def take_a_step(desk: Desk, claim: Any, n: int) -> None:
+    desk.store.turn(claim, Turn(start=[StepStart(f"look#{n}", "look")]))
+
+
+def test_a_turn_survives_that_its_prepared_statement_is_thrown_away(warm: Desk) -> None:
+    """psycopg does so after a rollback, and a pooler may."""
+    claim = warm.start()
+    take_a_step(warm, claim, 1)
+    connection.connection.execute("DEALLOCATE ALL")
+    take_a_step(warm, claim, 2)
+    with tenant_scope(warm.tenant_id):
+        assert Run.objects.get(id=parse_id("run", claim.run_id)).step_seq == 2
+
+
+def test_a_turn_goes_on_over_a_fresh_connection(warm: Desk) -> None:
+    claim = warm.start()
+    take_a_step(warm, claim, 1)
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"])), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid])
+    take_a_step(warm, claim, 2)
+    with tenant_scope(warm.tenant_id):
+        assert Run.objects.get(id=parse_id("run", claim.run_id)).step_seq == 2
+
+
 def test_an_update_of_a_turn_touches_no_index(db: None, alice: Actor) -> None:
     """An index over a column that turns change would be written anew with each of them."""
     desk = Desk(alice)

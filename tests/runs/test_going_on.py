@@ -137,21 +137,20 @@ def test_a_turn_sent_twice_gives_the_same_answer(desk: Desk) -> None:
 
 
 def test_a_committed_turn_whose_reply_was_lost_is_not_written_again(desk: Desk, monkeypatch: Any) -> None:
-    from agentstate.db import sql
     from runs.engine import turns
 
     claim = desk.start()
-    real = sql.row
+    real = turns.TURN
     calls: list[Any] = []
 
-    def lossy(statement: str, args: Any = ()) -> Any:
-        found = real(statement, args)
-        if statement == turns.TURN_SQL and not calls:
+    def lossy(args: Any) -> Any:
+        found = real(args)
+        if not calls:
             calls.append(found)
             raise ConnectionResetError("the reply of COMMIT is lost")
         return found
 
-    monkeypatch.setattr(sql, "row", lossy)
+    monkeypatch.setattr(turns, "TURN", lossy)
     turn = Turn(start=[StepStart("look#1", "look", payload={"q": 1})], state={"n": 1})
     with pytest.raises(ConnectionResetError):
         desk.store.turn(claim, turn)

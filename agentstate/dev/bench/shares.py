@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from agentstate.db import sql, wake
+from agentstate.db import wake
 from agentstate.dev.bench.contenders import Ours
 from checkpoints.writing import FrameWriter
+from runs.engine import turns
 from runs.engine.session import RunSession
 
 
@@ -70,7 +71,7 @@ def _cpu_s() -> tuple[float, float]:
 def _timed(contender: Ours, steps: int) -> tuple[float, Stopwatch]:
     watch = Stopwatch()
     with (
-        watch.around(sql, "row", into="sql"),
+        watch.around(turns, "TURN", into="sql"),
         watch.around(FrameWriter, "prepare", into="codec"),
         watch.around(RunSession, "seal_step", into="codec"),
         watch.around(wake, "publish", into="hints"),
