@@ -25,7 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--count", type=int, default=60, help="cases of a seed (default 60)")
         parser.add_argument("--mutants", action="store_true", help="eleven broken runtimes; each must be caught")
         parser.add_argument(
-            "--only", default="", help="one of kill, stop, group, postgres, reply, flush, others; a mutant"
+            "--only", default="", help="kill, stop, zombie, group, postgres, reply, flush or others; a mutant"
         )
         parser.add_argument("--every", type=int, default=1, help="of the matrix only every n-th case")
         parser.add_argument("--seconds", type=float, default=900.0, help="per world: no further wave after it")
