@@ -199,6 +199,31 @@ class AppendOnly(SqlConstraint):
         return [f"DROP TRIGGER append_only ON {quote(model._meta.db_table)}"]
 
 
+class NeverUpdated(SqlConstraint):
+    """A trigger that refuses UPDATE, of some columns or of any, for the owner too; rows go with their parent.
+
+    A statement that names the column is refused, even when it writes what stands there.
+    """
+
+    def __init__(self, *, name: str, columns: list[str] | tuple[str, ...] = ()) -> None:
+        super().__init__(name=name)
+        self.columns = list(columns)
+
+    def statements(self, model: type[models.Model], quote: Any) -> list[str]:
+        of = f" OF {', '.join(map(quote, self.columns))}" if self.columns else ""
+        return [
+            f"CREATE TRIGGER never_updated BEFORE UPDATE{of} ON {quote(model._meta.db_table)} "
+            "FOR EACH ROW EXECUTE FUNCTION agentstate_append_only()"
+        ]
+
+    def reversal(self, model: type[models.Model], quote: Any) -> list[str]:
+        return [f"DROP TRIGGER never_updated ON {quote(model._meta.db_table)}"]
+
+    def deconstruct(self) -> Any:
+        path, args, kwargs = super().deconstruct()
+        return path, args, {**kwargs, "columns": self.columns}
+
+
 class TenantOwned(models.Model):
     """Rows of one tenant, in a table that chooses its own key. The tenant comes from the scope; nobody passes it."""
 

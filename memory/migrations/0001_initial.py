@@ -719,6 +719,7 @@ class Migration(migrations.Migration):
                     agentstate.tenants.security.RowSecurity(
                         grants="SELECT, INSERT, DELETE", name="memory_itemrevision_rls"
                     ),
+                    agentstate.tenants.security.NeverUpdated(columns=[], name="memory_itemrevision_frozen"),
                     models.UniqueConstraint(
                         condition=models.Q(("key__isnull", False)),
                         fields=("tenant_id", "key"),
@@ -794,6 +795,7 @@ class Migration(migrations.Migration):
                     agentstate.tenants.security.RowSecurity(
                         grants="SELECT, INSERT, DELETE", name="memory_progressversion_rls"
                     ),
+                    agentstate.tenants.security.NeverUpdated(columns=[], name="memory_progressversion_frozen"),
                     agentstate.tenants.security.TenantFK(
                         field="progress", name="memory_progressversion_of", on_delete="CASCADE", to="memory_progress"
                     ),
@@ -832,6 +834,7 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     agentstate.tenants.security.RowSecurity(grants="SELECT, INSERT", name="memory_promptversion_rls"),
+                    agentstate.tenants.security.AppendOnly(name="memory_promptversion_frozen"),
                     agentstate.tenants.security.TenantFK(
                         field="prompt", name="memory_promptversion_prompt", on_delete="NO ACTION", to="memory_prompt"
                     ),
@@ -889,6 +892,9 @@ class Migration(migrations.Migration):
                         name="memory_message_rls",
                     ),
                     models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_message_tenant_id"),
+                    agentstate.tenants.security.NeverUpdated(
+                        columns=["text", "seq", "role", "author_no", "origin", "sent_at"], name="memory_message_words"
+                    ),
                     models.UniqueConstraint(fields=("session", "seq"), name="memory_message_seq"),
                     models.UniqueConstraint(
                         condition=models.Q(("client_id__isnull", False)),
@@ -1229,6 +1235,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="injection",
+            constraint=agentstate.tenants.security.NeverUpdated(columns=[], name="memory_injection_frozen"),
+        ),
+        migrations.AddConstraint(
+            model_name="injection",
             constraint=models.UniqueConstraint(fields=("tenant_id", "id"), name="memory_injection_tenant_id"),
         ),
         migrations.AddConstraint(
@@ -1249,6 +1259,10 @@ class Migration(migrations.Migration):
             constraint=agentstate.tenants.security.RowSecurity(
                 grants="SELECT, INSERT, DELETE", name="memory_author_rls"
             ),
+        ),
+        migrations.AddConstraint(
+            model_name="author",
+            constraint=agentstate.tenants.security.NeverUpdated(columns=[], name="memory_author_frozen"),
         ),
         migrations.AddConstraint(
             model_name="author",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from agentstate.tenants.models import Audited
-from agentstate.tenants.security import RowSecurity, TenantFK, TenantModel, TenantOwned
+from agentstate.tenants.security import AppendOnly, NeverUpdated, RowSecurity, TenantFK, TenantModel, TenantOwned
 
 
 class Progress(Audited, TenantModel):
@@ -51,6 +51,7 @@ class ProgressVersion(TenantOwned):
     class Meta:
         constraints = [
             RowSecurity(name="memory_progressversion_rls", grants="SELECT, INSERT, DELETE"),
+            NeverUpdated(name="memory_progressversion_frozen"),
             TenantFK(name="memory_progressversion_of", field="progress", to="memory_progress", on_delete="CASCADE"),
         ]
 
@@ -89,5 +90,6 @@ class PromptVersion(TenantOwned):
     class Meta:
         constraints = [
             RowSecurity(name="memory_promptversion_rls", grants="SELECT, INSERT"),
+            AppendOnly(name="memory_promptversion_frozen"),
             TenantFK(name="memory_promptversion_prompt", field="prompt", to="memory_prompt"),
         ]

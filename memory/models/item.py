@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from agentstate.tenants.models import Audited
-from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
+from agentstate.tenants.security import NeverUpdated, RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
 from memory.models.session import ORIGINS
 from memory.states import ItemStatus, ProposalStatus
 
@@ -114,6 +114,7 @@ class ItemRevision(TenantOwned):
     class Meta:
         constraints = [
             RowSecurity(name="memory_itemrevision_rls", grants="SELECT, INSERT, DELETE"),
+            NeverUpdated(name="memory_itemrevision_frozen"),
             models.UniqueConstraint(
                 fields=["tenant_id", "key"], condition=Q(key__isnull=False), name="memory_itemrevision_key"
             ),

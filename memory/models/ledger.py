@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from agentstate.tenants.security import RowSecurity, TenantFK, TenantModel
+from agentstate.tenants.security import NeverUpdated, RowSecurity, TenantFK, TenantModel
 
 SOURCES = ("message", "item", "summary", "prompt", "progress")
 
@@ -38,6 +38,7 @@ class Injection(TenantModel):
     class Meta(TenantModel.Meta):
         constraints = [
             RowSecurity(name="memory_injection_rls", grants="SELECT, INSERT, DELETE"),
+            NeverUpdated(name="memory_injection_frozen"),
             models.UniqueConstraint(fields=["tenant_id", "id"], name="memory_injection_tenant_id"),
             models.CheckConstraint(condition=Q(source__in=SOURCES), name="memory_injection_source"),
             # A call that began before its subject was erased must not record afterwards.

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from agentstate.tenants.models import Audited
-from agentstate.tenants.security import RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
+from agentstate.tenants.security import NeverUpdated, RowSecurity, SweeperReads, TenantFK, TenantModel, TenantOwned
 from memory.states import SessionStatus
 
 ROLES = ("user", "assistant", "system", "tool")
@@ -28,6 +28,7 @@ class Author(TenantOwned):
     class Meta:
         constraints = [
             RowSecurity(name="memory_author_rls", grants="SELECT, INSERT, DELETE"),
+            NeverUpdated(name="memory_author_frozen"),
             models.UniqueConstraint(fields=["subject", "digest"], name="memory_author_digest"),
             TenantFK(name="memory_author_subject", field="subject", to="memory_subject", on_delete="CASCADE"),
         ]
@@ -122,6 +123,9 @@ class Message(TenantModel):
                 name="memory_message_rls", grants="SELECT, INSERT, DELETE, UPDATE (undone_in, outcome, importance)"
             ),
             models.UniqueConstraint(fields=["tenant_id", "id"], name="memory_message_tenant_id"),
+            NeverUpdated(
+                name="memory_message_words", columns=["text", "seq", "role", "author_no", "origin", "sent_at"]
+            ),
             models.UniqueConstraint(fields=["session", "seq"], name="memory_message_seq"),  # tail and ranges
             models.UniqueConstraint(
                 fields=["session", "client_id"], condition=Q(client_id__isnull=False), name="memory_message_client_id"

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
+from django.db import DatabaseError, connections
 
 from agentstate.core.clock import now
 from agentstate.core.ids import new_id
 from agentstate.core.limits import SUBJECT_QUESTIONS_MAX
+from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import keys, sealing
 from memory.models import Item, ItemRevision, Message, Prompt, PromptVersion, RecallQuestion, Session, Subject, Summary
 from memory.selectors import ledger as reading
-from memory.services import ledger
+from memory.services import items, ledger, messages, progress, prompts, sessions
+from memory.services.drafts import NewItem
 from memory.services.ledger import Injected
+from memory.services.messages import NewMessage
 
 pytestmark = pytest.mark.django_db
 BY = {"actor_kind": "system", "actor_id": "test", "actor_name": "test"}
@@ -201,3 +205,39 @@ def test_another_tenant_sees_nothing_of_it(tenant: Tenant, other_tenant: Tenant,
     with tenant_scope(other_tenant.id):
         assert reading.of_step(step.run_id, 1) == []
         assert reading.uses_of(item_id).count == 0
+
+
+# What the rows of history would have to be given by somebody who rewrites them.
+REWRITTEN = [
+    "UPDATE memory_itemrevision SET reason = ''",
+    "UPDATE memory_injection SET version = 9",
+    "UPDATE memory_progressversion SET tokens = 0",
+    "UPDATE memory_promptversion SET tokens = 0",
+    "DELETE FROM memory_promptversion",
+    "UPDATE memory_author SET name = ''",
+    "UPDATE memory_message SET text = ''",
+    "UPDATE memory_message SET sent_at = now()",
+]
+
+
+def test_the_owner_cannot_rewrite_the_history_of_memory_either(
+    committed_db: None, tenant: Tenant, subject: Subject, agent: Actor, alice: Actor
+) -> None:
+    with tenant_scope(tenant.id):
+        kept = items.remember(subject.id, NewItem("Has a dog."), actor=alice, reason="said so").item
+        assert kept is not None
+        ledger.record([Injected("recalled", "item", kept.id, 5, subject_id=subject.id)], source=None)
+        session = sessions.open("chat", subject_id=subject.id, agent="desk", actor=agent)
+        messages.append(session.id, [NewMessage("user", "Hello", author="Ada")], actor=agent)
+        progress.write("notes", {"goal": "Find it."}, expected_version=0, reason="first", actor=agent)
+        prompts.write("desk", "Be brief.", expected_version=0, reason="first", actor=agent)
+    for statement in REWRITTEN:
+        with (
+            pytest.raises(DatabaseError, match="append-only"),
+            tenant_scope(tenant.id, using="owner"),
+            connections["owner"].cursor() as cursor,
+        ):
+            cursor.execute(statement)
+    with tenant_scope(tenant.id):  # what may change of a message goes on changing
+        undone = messages.undo(session.id, last_n=1, expected_version=1, reason="wrong", actor=agent)
+        assert len(undone.message_ids) == 1
