@@ -121,7 +121,7 @@ def readable(text: str) -> str:
 
 def unit(vector: NDArray[np.floating]) -> Floats:
     """The same direction, length 1."""
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 _made: dict[tuple[object, ...], Embedder] = {}

@@ -162,7 +162,7 @@ def session_bm25(units: Units) -> Floats:
     """Per unit, that of its whole session as one document. A unit without a session is a document by itself."""
     if not len(units):
         return np.zeros(0)
-    count = int(units.session.max()) + 1
+    count = int(np.max(units.session)) + 1
     lengths = _sums(units.session, units.length, count)
     key = units.session[units.hit_unit] * max(units.lexemes, 1) + units.hit_lexeme
     keys, place = np.unique(key, return_inverse=True)
@@ -245,7 +245,7 @@ def scaled(values: Floats, group: Integers | None = None) -> Floats:
 
 
 def _between(values: Floats) -> Floats:
-    low, high = values.min(), values.max()
+    low, high = np.min(values), np.max(values)
     if high > low:
         return np.asarray((values - low) / (high - low))
     return np.full(len(values), 1.0 if high > 0 else 0.0)
