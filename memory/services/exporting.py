@@ -233,7 +233,8 @@ def _item(row: Item, key: bytes) -> Iterator[Line]:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-    for revision in ItemRevision.objects.filter(item_id=row.id).order_by("version"):
+    # A newer one may have come since the item was read: its words would be more than the line before says.
+    for revision in ItemRevision.objects.filter(item_id=row.id, version__lte=row.version).order_by("version"):
         yield _revision(revision, key)
 
 
@@ -290,7 +291,7 @@ def _progress(row: Progress, key: bytes) -> Iterator[Line]:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-    for each in ProgressVersion.objects.filter(progress_id=row.id).order_by("version"):
+    for each in ProgressVersion.objects.filter(progress_id=row.id, version__lte=row.version).order_by("version"):
         place = f"{row.id}:{each.version}"
         yield transfer.ProgressVersionLine(
             progress=row.id,

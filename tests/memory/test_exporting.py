@@ -214,6 +214,17 @@ def change(kind: str, **values: Any) -> Callable[[Lines], Lines]:
     return changed
 
 
+def skipping(kind: str, part: str, version: int) -> Callable[[Lines], Lines]:
+    """One at this version and its newest words get the next number: this one is nowhere."""
+
+    def changed(found: Lines) -> Lines:
+        one = next(line for line in found if line["type"] == kind and line["version"] == version)
+        newest = [line for line in found if line["type"] == part and line[kind] == one["id"]][-1]
+        return [{**line, "version": version + 1} if line in (one, newest) else line for line in found]
+
+    return changed
+
+
 HOSTILE: dict[str, tuple[Callable[[Lines], Lines], str]] = {
     "another version": (change("header", version=2), "version"),
     "another format": (change("header", format="x"), "format"),
@@ -237,6 +248,14 @@ HOSTILE: dict[str, tuple[Callable[[Lines], Lines], str]] = {
     ),
     "an end before the beginning": (change("item", valid_to="1999-01-01T00:00:00Z"), "ends before it begins"),
     "words that are missing": (change("item", version=9), "words of its version 9 are missing"),
+    "an older version that is missing": (skipping("item", "revision", 2), "version 2 of the item .* is missing"),
+    "a document's older version that is missing": (
+        skipping("progress", "progress_version", 1),
+        "version 1 of the document .* is missing",
+    ),
+    "words of a document that are missing": (change("progress", version=9), "of the document .* is missing"),
+    "a version above the one in force": (change("revision", version=9), "cannot have a version 9"),
+    "a document's version above it": (change("progress_version", version=9), "cannot have a version 9"),
     "facts without end": (change("revision", facts={"x": "y" * 3000}), "facts take more"),
     "a change that is none": (change("revision", change="hacked"), "change is one of"),
     "a proposal of anything": (change("proposal", body={"text": "x", "sql": "drop"}), "no sql"),

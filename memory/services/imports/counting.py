@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db.models import Count, Max, Q, Sum
 
 from agentstate.audit import trail
 from agentstate.core.clock import now
-from memory.models import Item, Message, Session, Subject
+from memory.models import Item, ItemRevision, Message, ProgressVersion, Session, Subject
 from memory.services import cap, revising
 from memory.services.imports.desk import Desk
 from memory.services.imports.lines import bad
@@ -17,6 +19,7 @@ def finish(desk: Desk) -> None:
     for item, number in desk.items.values():
         if not item.tokens:
             raise bad(number, f"the words of its version {item.version} are missing")
+    _check_versions(desk)
     if desk.report.conflicts:
         return
     _count_sessions(desk)
@@ -29,6 +32,23 @@ def finish(desk: Desk) -> None:
     if +desk.report.new:
         counts = {name: count for name, count in desk.report.new.items() if count}
         trail.record(desk.subject, action="subject.imported", actor=desk.actor, detail=counts)
+
+
+def _check_versions(desk: Desk) -> None:
+    """No number came twice and none is above the one in force, so their count tells whether all are there."""
+    for old, (item, number) in desk.items.items():
+        if desk.versions[old] < item.version:
+            came = ItemRevision.objects.filter(item_id=item.id).values_list("version", flat=True)
+            raise bad(number, f"version {_first_missing(came)} of the item {old} is missing")
+    for old, (document, number) in desk.documents.items():
+        if desk.versions[old] < document.version:
+            came = ProgressVersion.objects.filter(progress_id=document.id).values_list("version", flat=True)
+            raise bad(number, f"version {_first_missing(came)} of the document {document.key} is missing")
+
+
+def _first_missing(versions: Iterable[int]) -> int:
+    came = set(versions)
+    return next(version for version in range(1, len(came) + 2) if version not in came)
 
 
 def _count_sessions(desk: Desk) -> None:

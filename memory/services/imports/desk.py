@@ -13,7 +13,7 @@ from agentstate.tenants import keyring
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import current_tenant
 from memory import sealing, transfer
-from memory.models import Item, Subject
+from memory.models import Item, Progress, Subject
 from memory.services.imports.lines import Numbered, bad
 
 CONFLICTS_NAMED_MAX = 50
@@ -53,6 +53,8 @@ class Desk:
         self.seen: set[UUID] = set()  # ids of items and documents in the file
         self.skipped: set[UUID] = set()  # those that are known: so are their revisions
         self.items: dict[UUID, tuple[Item, int]] = {}  # in the file's id -> the new item, its line
+        self.documents: dict[UUID, tuple[Progress, int]] = {}  # the same of progress documents
+        self.versions: Counter[UUID] = Counter()  # of each of these: how many came, no number twice
 
     def row_id(self, old: UUID) -> UUID:
         return mapped(self.subject.id, old)

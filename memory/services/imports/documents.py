@@ -28,7 +28,8 @@ def take_progress(desk: Desk, batch: Sequence[Numbered]) -> None:
             desk.conflict(each, f"there is a progress document {line.key} here already.")
         else:
             fields = line.model_dump(include={"key", "agent", "version", "created_at", "updated_at"})
-            Progress.objects.create(id=desk.row_id(line.id), subject=desk.subject, **fields)
+            row = Progress.objects.create(id=desk.row_id(line.id), subject=desk.subject, **fields)
+            desk.documents[line.id] = (row, each.number)
 
 
 def take_progress_version(desk: Desk, batch: Sequence[Numbered]) -> None:
@@ -38,17 +39,21 @@ def take_progress_version(desk: Desk, batch: Sequence[Numbered]) -> None:
         if line.progress in desk.skipped:
             desk.report.known["progress_version"] += 1
             continue
-        if line.progress not in desk.seen:
+        if line.progress not in desk.documents:
             raise bad(each.number, "its document did not come before it")
+        document, _ = desk.documents[line.progress]
+        if line.version > document.version:
+            why = f"its document is at version {document.version} and cannot have a version {line.version}"
+            raise bad(each.number, why)
+        desk.versions[line.progress] += 1
         if len(line.body.encode()) > PROGRESS_BYTES_MAX:
             raise bad(each.number, f"a document has at most {PROGRESS_BYTES_MAX:,} bytes")
-        progress_id = desk.row_id(line.progress)
-        place = f"{progress_id}:{line.version}"
+        place = f"{document.id}:{line.version}"
         desk.counted("progress_version", True)
         desk.link(line.run)
         rows.append(
             ProgressVersion(
-                progress_id=progress_id,
+                progress_id=document.id,
                 version=line.version,
                 body=sealing.seal_text(desk.key, "memory_progressversion", f"{place}:body", line.body),
                 reason=desk.sealed(line.reason, "memory_progressversion", f"{place}:reason"),

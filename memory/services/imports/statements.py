@@ -44,6 +44,9 @@ def take_revision(desk: Desk, batch: Sequence[Numbered]) -> None:
         if line.change not in CHANGES:
             raise bad(each.number, f"change is one of {', '.join(CHANGES)}")
         item, _ = desk.items[line.item]
+        if line.version > item.version:
+            raise bad(each.number, f"its item is at version {item.version} and cannot have a version {line.version}")
+        desk.versions[line.item] += 1
         rows.append(_revision(desk, line, item, each.number))
         desk.counted("revision", True)
         desk.link(line.run)
