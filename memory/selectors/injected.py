@@ -10,11 +10,12 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from agentstate.core import restating
 from agentstate.core.errors import Corrupt
 from agentstate.core.ids import public_id
-from memory import keys, restating, sealing
+from agentstate.core.restating import Clause
+from memory import keys, sealing
 from memory.models import Injection, Prompt, PromptVersion, Summary
-from memory.restating import Clause
 from memory.selectors import ledger
 
 ROWS_MAX = 300  # of the ledger, newest first

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+from agentstate.core import likeness
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict, Corrupt, NotFound
 from agentstate.core.extract import extract
@@ -20,7 +21,7 @@ from agentstate.core.ids import new_id
 from agentstate.core.limits import ITEM_BYTES_MAX
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
-from memory import likeness, policies
+from memory import policies
 from memory.models import Item, ItemRevision, Subject
 from memory.services import cap, drafts, revising, subjects
 from memory.services.revising import Content, Held

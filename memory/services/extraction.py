@@ -13,12 +13,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentstate.core import likeness
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.limits import MESSAGES_APPENDED_MAX
 from agentstate.llm import chat, summarising
 from agentstate.tenants import actors
 from agentstate.tenants.scope import tenant_scope
-from memory import keys, likeness, policies, sealing
+from memory import keys, policies, sealing
 from memory.models import Message, Session
 from memory.services import proposals, rules
 from memory.services.drafts import NewItem

@@ -12,52 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from agentstate.core import restating
 from agentstate.core.errors import Invalid
-from agentstate.core.extract import sentences_of
-from agentstate.core.ids import parse_id, public_id
+from agentstate.core.ids import public_id
 from agentstate.core.limits import ITEM_SOURCES_MAX
-from memory import restating, sealing
+from agentstate.core.verdict import Refusal, Verdict, judged
+from memory import sealing
 from memory.models import Message, Subject
-from memory.restating import Clause
 from memory.selectors import injected
 from memory.services.revising import Held
 from memory.sources import Source
 
 PERSON = "user"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One sentence that is not stored. `source`: public id of what it restates."""
-
-    sentence: str
-    source: str
-
-    @property
-    def why(self) -> str:
-        kind, _, _ = self.source.partition("_")
-        return f"it only restates {'an' if kind[0] in 'aeiou' else 'a'} {kind} ({self.source})"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is left to be stored ("" for nothing), and what was refused."""
-
-    text: str
-    refusals: tuple[Refusal, ...] = ()
-
-    @property
-    def why(self) -> str:
-        return "; ".join(dict.fromkeys(refusal.why for refusal in self.refusals))
-
-    @property
-    def restated_item(self) -> UUID | None:
-        """The item that says all of it already."""
-        sources = {refusal.source for refusal in self.refusals}
-        source = sources.pop() if len(sources) == 1 else ""
-        if self.text or not source.startswith("item_") or "@" in source:
-            return None
-        return parse_id("item", source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +69,10 @@ def judge(subject: Subject, text: str, *, held: Sequence[Held], source: Source, 
         found += injected.words(run_id=source.run_id, session_ids=said.session_ids)
         found += injected.summaries(subject.id, beside=said.session_ids) if said.session_ids else []
     known = [clause for text_id, body in found for clause in restating.clauses(body, source=text_id, names=names)]
-    return _judged(text, [*known, *injected.prompts()], names, by_person=said.by_person)
+    return judged(text, [*known, *injected.prompts()], names, by_person=said.by_person)
 
 
 def names_of(subject: Subject, key: bytes) -> frozenset[str]:
     """Words that name the subject: "Ada prefers" and "you prefer" are the same."""
     named = sealing.open_text(key, "memory_subject", subject.id, subject.name) if subject.name else ""
     return frozenset(f"{named} {subject.external_id or ''}".casefold().split())
-
-
-def _judged(text: str, known: Sequence[Clause], names: frozenset[str], *, by_person: bool) -> Verdict:
-    kept, refusals = [], []
-    for sentence in sentences_of(text):
-        restated = restating.restated(sentence, known, names=names, by_person=by_person)
-        if restated:
-            refusals.append(Refusal(sentence, restated))
-        elif restating.says_something(sentence, names=names, by_person=by_person):
-            kept.append(sentence)
-    if not refusals:
-        return Verdict(text)
-    return Verdict(" ".join(kept), tuple(refusals))

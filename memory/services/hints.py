@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from memory import facts, likeness, texts
+from agentstate.core import likeness
+from memory import facts, texts
 from memory.models import Item
 from memory.services.revising import Content, Held
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from agentstate.core import likeness
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict
 from agentstate.core.ids import new_id, public_id
 from agentstate.core.limits import ITEM_SOURCES_MAX
+from agentstate.core.verdict import Verdict
 from agentstate.tenants.actors import Actor
-from memory import likeness, policies
+from memory import policies
 from memory.models import Item, ItemRevision, Subject
 from memory.recall import units
 from memory.services import cap, drafts, fence, hints, revising, rights, subjects, suggesting
@@ -197,7 +199,7 @@ def _written(subject: Subject, source: Source) -> Kept | None:
     return Kept(Item.objects.get(id=revision.item_id), revision.change)
 
 
-def _restated(verdict: fence.Verdict, held: Sequence[Held]) -> Kept:
+def _restated(verdict: Verdict, held: Sequence[Held]) -> Kept:
     known = {each.item.id: each.item for each in held}
     item = known.get(verdict.restated_item) if verdict.restated_item else None
     return Kept(item, "refused" if item is None else "duplicate", refused=verdict.why)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from agentstate.audit import trail
+from agentstate.core import likeness
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.ids import public_id
@@ -18,7 +19,7 @@ from agentstate.core.limits import NAME_CHARS_MAX
 from agentstate.db import locks
 from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
-from memory import likeness, sealing
+from memory import sealing
 from memory.models import Item, Proposal, Subject
 from memory.models.item import ACTS
 from memory.services import drafts, editing, fence, hints, items, revising, rights, subjects, suggesting

@@ -15,13 +15,13 @@ from django.db import IntegrityError
 from django.db.models import OuterRef, QuerySet, Subquery
 
 from agentstate.audit import trail
-from agentstate.core import tokens
+from agentstate.core import likeness, tokens
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict
 from agentstate.core.ids import public_id
 from agentstate.db import locks
 from agentstate.tenants.actors import Actor
-from memory import facts, likeness, sealing, texts
+from memory import facts, sealing, texts
 from memory.facts import VERSION_FIRST, Doc
 from memory.models import Item, ItemRevision, Subject
 from memory.recall import units

@@ -8,11 +8,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agentstate.core import restating
 from agentstate.core.clock import now
 from agentstate.core.extract import sentences_of
 from agentstate.core.ids import new_id
 from agentstate.tenants.actors import Actor
-from memory import keys, restating, sealing
+from memory import keys, sealing
 from memory.models import Item, ItemRevision, Subject, Summary
 from memory.services import editing, fence, items, ledger, messages, prompts, revising, sessions
 from memory.services.drafts import ItemChanges, NewItem

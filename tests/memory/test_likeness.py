@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 
-from memory import restating
-from memory.likeness import differs_in_guard, is_near, words
-from memory.restating import clauses, restated
+from agentstate.core import restating
+from agentstate.core.likeness import differs_in_guard, is_near, words
+from agentstate.core.restating import clauses, restated
 
 NAMES = ("Ada", "Bob", "Her brother", "The landlord", "Professor Noether", "Their dog")
 ACTS = ("prefers", "avoids", "ordered", "returned", "asked for", "complained about")

@@ -12,10 +12,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from agentstate.core import telling, wording
 from agentstate.core.extract import sentences_of
-from memory import telling, wording
-from memory.likeness import DIGIT, guards, singular, stem, tokens_of
-from memory.wording import FILLERS, FRAMING, HEDGES, NEGATIONS, NUMERALS, OTHERS, PREPOSITIONS, REPORTED
+from agentstate.core.likeness import DIGIT, guards, singular, stem, tokens_of
+from agentstate.core.wording import FILLERS, FRAMING, HEDGES, NEGATIONS, NUMERALS, OTHERS, PREPOSITIONS, REPORTED
 
 COVERED_MIN = 0.5  # share of a clause's words that a restatement goes through from its beginning, or with both its ends
 LOOSELY_MIN = 0.75  # the same when it leaves words out in between and does not reach the end

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentstate.core.extract import UNSPACED
-from memory.wording import FILLERS, FRAMING, NEGATIONS, NUMERALS, QUALIFIERS
+from agentstate.core.wording import FILLERS, FRAMING, NEGATIONS, NUMERALS, QUALIFIERS
 
 NEAR_MIN = 0.8  # share of the longer statement's words
 TOKEN = re.compile(r"[^\W_]+(?:[@.,:/+_'’-]+[^\W_]+)*")
