@@ -152,7 +152,7 @@ class MemoryStore(Desk):
             memory_acts.check_step(
                 found, status=status, step_key=row.key if row and row.effect == "keyed" else "", key=key
             )
-            return self.tier.answer(found, wanted, asker=Asker(run.session or run.id, run.agent), key=key)
+            return self.tier.answer(found, wanted, asker=Asker(run.id, run.session or run.id, run.agent), key=key)
 
     def late(self, claim: Claim, finish: StepFinish) -> None:
         with self._changed:

@@ -1,18 +1,20 @@
 """The memory of a MemoryStore: small, honest, gone with the process.
 
 Recall is by shared words and a context is pinned items, what recall found and the last messages: enough to test what an
-agent does with its memory, not how well the service searches.
+agent does with its memory, not how well the service searches. What is remembered goes through the service's fence.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-from agentstate.core import canonical, clock, ids, tokens
+from agentstate.core import canonical, clock, ids, restating, tokens
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.limits import (
     ITEM_BYTES_MAX,
@@ -20,19 +22,14 @@ from agentstate.core.limits import (
     PROGRESS_BYTES_MAX,
     SUBJECT_CAP_BYTES_MAX,
 )
+from agentstate.core.verdict import judged
+from agentstate.sdk import in_memory_items, values
 from agentstate.sdk import memory_acts as acts
-from agentstate.sdk import values
+from agentstate.sdk.in_memory_items import Item, Subject
 
 CONTEXT_TOKENS = 8_000
 CONTEXT_HITS = 10
 _WORD = re.compile(r"\w+")
-
-
-@dataclass(slots=True)
-class Subject:
-    id: str
-    external_id: str = ""
-    aliases: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -56,29 +53,11 @@ class Session:
     messages: list[Message] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Item:
-    id: str
-    subject: Subject
-    text: str
-    namespace: str
-    kind: str
-    facts: Any
-    importance: float
-    pinned: bool
-    at: datetime
-    version: int = 1
-    status: str = "active"
-
-    @property
-    def bytes(self) -> int:
-        return len(self.text.encode()) + (len(canonical.dumps(self.facts)) if self.facts is not None else 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The step that asks: its run's session, and its agent."""
+    """The step that asks: its run, the run's session, and its agent."""
 
+    run: str
     session: str
     agent: str
 
@@ -93,6 +72,7 @@ class Tier:
         self.proposals: dict[str, acts.Propose] = {}
         self.documents: dict[str, list[acts.Progress]] = {}
         self.prompts: dict[tuple[str, str], acts.Prompt] = {}
+        self._given: defaultdict[str, dict[str, str]] = defaultdict(dict)  # run -> id@version -> text
         self._receipts: dict[str, tuple[bytes, Any]] = {}
         self._acts: dict[str, Callable[[Any, Asker], Any]] = {
             "session": self._open,
@@ -112,7 +92,9 @@ class Tier:
         """The reply as JSON. A write is done once under its key. Raises: what the service raises."""
         do = self._acts[act.name]
         if not act.writes:
-            return values.settled(do(wanted, asker))
+            answer = do(wanted, asker)
+            self._given[asker.run].update(_ours(answer))
+            return values.settled(answer)
         said = canonical.dumps([act.name, values.plain(wanted)])
         known = self._receipts.get(key)
         if known is not None:
@@ -132,7 +114,7 @@ class Tier:
             raise Invalid("A subject is found by your own id or by an alias: give one of them.", field="/subject")
         subject = known.subject if known else None
         if wanted.subject or wanted.aliases:
-            subject = self._resolved(wanted.subject, wanted.aliases)
+            subject = self._resolved(wanted.subject, wanted.aliases, wanted.name)
         assert subject is not None
         if known is not None and known.subject is not subject:
             raise Conflict(f"The session {key} is about {known.subject.id}. Use another key for another subject.")
@@ -140,7 +122,7 @@ class Tier:
             known = self.sessions[key] = Session(_new("session"), key, subject)
         return acts.SessionFacts(known.id, key, subject.id, known.version)
 
-    def _resolved(self, external_id: str, aliases: Mapping[str, str]) -> Subject:
+    def _resolved(self, external_id: str, aliases: Mapping[str, str], name: str) -> Subject:
         pairs = {(kind, " ".join(value.casefold().split())) for kind, value in aliases.items()}
         found = [
             subject
@@ -152,7 +134,7 @@ class Tier:
         if not found:
             if external_id.startswith("subject_"):
                 raise NotFound("There is no such subject.")
-            self.subjects.append(Subject(_new("subject"), external_id))
+            self.subjects.append(Subject(_new("subject"), external_id, name))
         subject = found[0] if found else self.subjects[-1]
         subject.external_id = subject.external_id or external_id
         subject.aliases |= pairs
@@ -260,28 +242,54 @@ class Tier:
             raise Invalid("Facts need a fact_kind, which names their shape.", field="fact_kind")
         session = None if wanted.subject and not wanted.session else self._session(wanted.session or asker.session)
         subject = self._whose(wanted.subject, session)
-        for item in self._active(subject):
-            if item.namespace == wanted.namespace and _normal(item.text) == _normal(wanted.text):
-                return acts.Kept(item.id, item.version, "duplicate")
+        verdict = judged(wanted.text.strip(), self._known(subject, asker), subject.names, by_person=False)
+        if not verdict.text:
+            item_id = ids.public_id("item", verdict.restated_item) if verdict.restated_item else ""
+            version = self.items[item_id].version if item_id else 0
+            return acts.Kept(item_id, version, "duplicate" if item_id else "refused", refused=verdict.why)
+        wanted = replace(wanted, text=verdict.text)
+        held = self._active(subject)
+        item = in_memory_items.same(held, wanted)
+        if item is not None and not in_memory_items.brings_facts(item, wanted):
+            return acts.Kept(item.id, item.version, "duplicate", refused=verdict.why)
+        item, change = item or in_memory_items.near(held, wanted), "merged"
+        if item is not None:
+            in_memory_items.merge(item, wanted)
+        else:
+            item, change = self._new_item(subject, wanted), "created"
+        return acts.Kept(item.id, item.version, change, tuple(self._evict(subject, keep=item)), verdict.why)
+
+    def _known(self, subject: Subject, asker: Asker) -> list[restating.Clause]:
+        """What a statement may only tell again: items, what the run was given, prompts."""
+        items = {item.id: item.text for item in self._active(subject)}
+        texts = [*items.items(), *self._given[asker.run].items()]
+        prompts = [(f"prompt_{name}", prompt.text) for (_, name), prompt in self.prompts.items()]
+        told = [restating.clauses(text, source=source, names=subject.names) for source, text in texts]
+        told += [restating.clauses(text, source=source) for source, text in prompts]
+        return list(chain.from_iterable(told))
+
+    def _new_item(self, subject: Subject, wanted: acts.Remember) -> Item:
         item = Item(
             _new("item"),
             subject,
             wanted.text,
             wanted.namespace,
             wanted.kind,
+            wanted.attribute,
+            wanted.fact_kind,
             wanted.facts,
             wanted.importance,
             wanted.pinned,
             clock.now(),
         )
         self.items[item.id] = item
-        return acts.Kept(item.id, 1, "created", tuple(self._evict(subject)))
+        return item
 
-    def _evict(self, subject: Subject) -> Iterator[acts.Evicted]:
+    def _evict(self, subject: Subject, *, keep: Item) -> Iterator[acts.Evicted]:
         active = self._active(subject)
         over = sum(item.bytes for item in active) - SUBJECT_CAP_BYTES_MAX
-        for item in active[:-1]:  # the newest one stays
-            if over > 0 and not item.pinned:
+        for item in active:
+            if over > 0 and not item.pinned and item is not keep:
                 item.status = "over_cap"
                 over -= item.bytes
                 yield acts.Evicted(item.id, item.bytes)
@@ -349,6 +357,17 @@ def _block(part: str, source: str, source_id: str, text: str, version: int) -> a
     return acts.Block(part, source, source_id, version, text, tokens.count(text))
 
 
+def _ours(answer: acts.Reply) -> Iterator[tuple[str, str]]:
+    """Texts of memory in an answer: told again, they are no news."""
+    if isinstance(answer, acts.Recall):
+        yield from ((f"{hit.id}@{hit.version}", hit.text) for hit in answer.hits if hit.kind == "item")
+    elif isinstance(answer, acts.Context):
+        blocks = [block for block in answer.blocks if block.source in ("item", "progress")]
+        yield from ((f"{block.source_id}@{block.version}", block.text) for block in blocks)
+    elif isinstance(answer, acts.Progress) and answer.version:
+        yield f"progress_{answer.key}@{answer.version}", answer.body
+
+
 def _standing(session: Session) -> list[Message]:
     return [message for message in session.messages if not message.undone]
 
@@ -382,10 +401,6 @@ def _check_text(text: str, bytes_max: int) -> None:
         raise Invalid("There is no text here.", field="/text")
     if len(text.encode()) > bytes_max:
         raise Invalid(f"The text is {len(text.encode()):,} bytes, at most {bytes_max:,} are kept.", field="/text")
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _words(text: str) -> set[str]:

@@ -98,6 +98,50 @@ def test_a_write_that_is_asked_for_again_is_done_once_and_answered_alike(bench: 
     assert sorted(hit["text"] for hit in hits) == ["A parcel.", TEA]  # what was taken back is not found
 
 
+def test_what_is_only_told_again_is_not_stored_and_says_so(bench: Bench) -> None:
+    claim = bench.admit()
+    write(bench, claim, "session", {**ADA, "name": "Ada"})
+    kept = write(bench, claim, "remember", {"text": TEA})
+    told = "As I recall, you drink green tea in the morning."
+    again = write(bench, claim, "remember", {"text": told}, n=2)
+    assert (again["item_id"], again["version"], again["change"]) == (kept["item_id"], 1, "duplicate")
+    assert again["refused"] == f"it only restates an item ({kept['item_id']})"
+    partly = write(bench, claim, "remember", {"text": f"{told} She has moved to Basel."}, n=3)
+    assert (partly["change"], partly["refused"]) == ("created", again["refused"])
+    found = read(bench, claim, "recall", {"question": "green tea Basel"})["hits"]
+    assert sorted(hit["text"] for hit in found) == [TEA, "She has moved to Basel."]
+    # What was forgotten does not come back by the echo of a run that read it; another run may learn it anew.
+    write(bench, claim, "forget", {"item": kept["item_id"], "reason": "she asked"})
+    echo = write(bench, claim, "remember", {"text": told}, n=4)
+    assert (echo["item_id"], echo["change"]) == ("", "refused")
+    assert echo["refused"] == f"it only restates an item ({kept['item_id']}@1)"
+    other = bench.admit()
+    write(bench, other, "session", ADA)
+    assert write(bench, other, "remember", {"text": TEA})["change"] == "created"
+
+
+def test_nearly_the_same_is_a_revision_and_a_correction_an_item_of_its_own(bench: Bench) -> None:
+    claim = bench.admit()
+    write(bench, claim, "session", ADA)
+    text, more = "Wants the parcels brought to the office door", "Wants the parcels brought to the big office door"
+    kept = write(bench, claim, "remember", {"text": text, "importance": 0.9})
+    changes = {
+        more: ("merged", 2),
+        "Wants the parcels brought to the big garage door": ("created", 1),
+        "Never wants the parcels brought to the big office door": ("created", 1),
+        "Wants 3 parcels brought to the big office door": ("created", 1),
+    }
+    replies = [write(bench, claim, "remember", {"text": said}, n=n) for n, said in enumerate(changes, 2)]
+    assert [(reply["change"], reply["version"]) for reply in replies] == list(changes.values())
+    assert [reply["item_id"] == kept["item_id"] for reply in replies] == [True, False, False, False]
+    elsewhere = write(bench, claim, "remember", {"text": f"{more} gladly", "kind": "episodic"}, n=6)
+    assert (elsewhere["change"], elsewhere["version"]) == ("created", 1)
+    hits = read(bench, claim, "recall", {"question": "parcels brought to the door", "k": 50})["hits"]
+    assert sorted(hit["text"] for hit in hits) == sorted([*changes, f"{more} gladly"])
+    [revised] = [hit for hit in hits if hit["id"] == kept["item_id"]]
+    assert (revised["text"], revised["version"]) == (more, 2)
+
+
 def test_the_next_worker_repeats_a_lost_write_under_the_same_key(bench: Bench) -> None:
     claim = bench.admit()
     write(bench, claim, "session", ADA)
