@@ -38,12 +38,12 @@ def _check_versions(desk: Desk) -> None:
     """No number came twice and none is above the one in force, so their count tells whether all are there."""
     for old, (item, number) in desk.items.items():
         if desk.versions[old] < item.version:
-            came = ItemRevision.objects.filter(item_id=item.id).values_list("version", flat=True)
-            raise bad(number, f"version {_first_missing(came)} of the item {old} is missing")
+            revisions = ItemRevision.objects.filter(item_id=item.id).values_list("version", flat=True)
+            raise bad(number, f"version {_first_missing(revisions)} of the item {old} is missing")
     for old, (document, number) in desk.documents.items():
         if desk.versions[old] < document.version:
-            came = ProgressVersion.objects.filter(progress_id=document.id).values_list("version", flat=True)
-            raise bad(number, f"version {_first_missing(came)} of the document {document.key} is missing")
+            bodies = ProgressVersion.objects.filter(progress_id=document.id).values_list("version", flat=True)
+            raise bad(number, f"version {_first_missing(bodies)} of the document {document.key} is missing")
 
 
 def _first_missing(versions: Iterable[int]) -> int:
