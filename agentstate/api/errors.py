@@ -8,13 +8,14 @@ from typing import Any
 import structlog
 from django.core.exceptions import RequestDataTooBig
 from django.db import DatabaseError, DataError
-from django.db.utils import InterfaceError, OperationalError
+from django.db.utils import InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from agentstate.core.errors import DomainError, Invalid, NotFound, TooLarge, Unauthorised, Unavailable
 from agentstate.core.limits import MIB, PAYLOAD_BYTES_MAX
+from agentstate.db import sql
 from agentstate.http import problems
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ def translate(error: BaseException) -> DomainError:
         return too_large()
     if isinstance(error, DataError):
         return Invalid("A value is too long or too large for where it is kept.")
-    if isinstance(error, OperationalError | InterfaceError):
+    if sql.is_lost(error):
         return Unavailable("The database does not answer; try again shortly.", retry_after_s=1)
     return Crashed("Something went wrong here. Report the request id if it stays.")
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
 from psycopg import pq
 
 Row = tuple[Any, ...]
@@ -155,6 +155,15 @@ def stream(statement: str, args: Sequence[Any] = (), *, batch_rows: int = 2000) 
         cursor.itersize = batch_rows
         cursor.execute(statement.encode(), args)
         yield from cursor
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone, and with it the open transaction: a server away, a session that it ended.
+
+    Of a transaction that was idle for too long the server speaks as of an internal error.
+    """
+    idle = psycopg.errors.IdleInTransactionSessionTimeout
+    return isinstance(error, OperationalError | InterfaceError) or isinstance(error.__cause__, idle)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ DATABASE = "agentstate"
 OWNER, APP, SWEEPER = "owner", "app", "agentstate_sweeper"
 DISK_FREE_BYTES_MIN = 300 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX = 107
+IDLE_IN_TRANSACTION_S_MAX = 60  # of the application's role
 WITHOUT_ROOT = "Run as a normal user, or from folders that everybody may enter (AGENTSTATE_STATE_DIR moves the state)."
 
 
@@ -150,6 +151,18 @@ class Postgres:
                 template.execute("create extension if not exists vector")  # not a trusted extension: superuser only
             connection.execute(
                 sql.SQL("create database {} owner {}").format(sql.Identifier(DATABASE), sql.Identifier(OWNER))
+            )
+
+    def end_idle_transactions(self) -> None:
+        """A process that is frozen inside a transaction loses its locks after a while. Idempotent.
+
+        Not part of prepare(): the throw-away servers of tests and measurements hold transactions open for longer.
+        """
+        with psycopg.connect(self.url("postgres", database="postgres"), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("alter role {} set idle_in_transaction_session_timeout = {}").format(
+                    sql.Identifier(APP), sql.Literal(f"{IDLE_IN_TRANSACTION_S_MAX}s")
+                )
             )
 
     def _initdb(self, folder: Path) -> None:

@@ -17,8 +17,9 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from django.db import connection
-from django.db.utils import InterfaceError, OperationalError
+from django.db.utils import DatabaseError, InterfaceError
 
+from agentstate.db import sql
 from agentstate.http.hub import hub
 
 AnyResult = TypeVar("AnyResult")
@@ -39,8 +40,9 @@ async def in_database(call: Callable[[], AnyResult]) -> AnyResult:
 def _drop_broken(call: Callable[[], AnyResult]) -> AnyResult:
     try:
         return call()
-    except (OperationalError, InterfaceError):
-        connection.close()  # the next call in this thread opens a new one
+    except (DatabaseError, InterfaceError) as error:
+        if sql.is_lost(error):
+            connection.close()  # the next call in this thread opens a new one
         raise
 
 

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Q
 from redis import RedisError
 
@@ -21,7 +21,7 @@ from agentstate.core import canonical
 from agentstate.core.errors import Fenced, NotFound, Unavailable
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, parse_id, public_id
-from agentstate.db import wake
+from agentstate.db import sql, wake
 from agentstate.sdk import driving
 from agentstate.sdk.store import (
     AgentSpec,
@@ -353,7 +353,9 @@ class LocalStore:
         with self._borrowed():
             try:
                 yield
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
+                if not sql.is_lost(error):
+                    raise
                 connections["default"].close_if_unusable_or_obsolete()
                 raise Unavailable("The database does not answer; nothing is known of this request.") from error
 

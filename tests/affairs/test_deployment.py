@@ -48,6 +48,14 @@ def test_an_owner_that_may_not_create_tables_is_refused() -> None:
 
 
 @pytest.mark.django_db
+def test_a_role_whose_idle_transactions_never_end_is_warned_about(settings: Settings) -> None:
+    found = box("idle transactions")
+    assert (found.level, "idle_in_transaction_session_timeout = '60s'" in found.fix) == ("warn", True)
+    settings.DATABASE_URL += "&options=-c%20idle_in_transaction_session_timeout%3D60s"
+    assert (box("idle transactions").level, box("idle transactions").found) == ("ok", "ended after 60 s")
+
+
+@pytest.mark.django_db
 def test_a_setting_of_memory_that_cannot_be_used_is_named(tenant: Tenant) -> None:
     assert box("memory settings").level == "ok"
     with tenant_scope(tenant.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -105,6 +106,7 @@ def test_one_command_serves_a_page_and_one_ctrl_c_stops_everything(up: Up) -> No
     assert code == 0 and f"Already running: {up.url}" in said
     said, code = run(up, "doctor")
     assert code == 0, said  # it finds the servers of the running `up`, a worker and beat
+    assert re.search(r"ok +idle transactions +ended after 60 s", said), said
     os.kill(up.pid_of("uvicorn"), signal.SIGKILL)
     until(lambda: page(f"{up.url}/readyz") == 200)
     children = up.children()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from agentstate.core.errors import Unavailable
 from agentstate.core.ids import parse_id
 from agentstate.db import sql
 from agentstate.dev.testing import superuser_url
@@ -20,7 +22,7 @@ from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from runs.engine import leases
 from runs.models import AgentVersion, Run, Worker
-from runs.services import clock, registry
+from runs.services import admission, clock, registry
 from tests.runs.conftest import SPEC, Desk
 
 
@@ -82,6 +84,28 @@ def test_a_turn_goes_on_over_a_fresh_connection(warm: Desk) -> None:
     take_a_step(warm, claim, 2)
     with tenant_scope(warm.tenant_id):
         assert Run.objects.get(id=parse_id("run", claim.run_id)).step_seq == 2
+
+
+def test_who_froze_inside_a_transaction_lost_its_locks_and_is_told_that_nothing_is_known(
+    warm: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    existing = admission._existing
+
+    def frozen(wanted: admission.Admission, plain: bytes) -> Run | None:
+        sql.row("SELECT set_config('idle_in_transaction_session_timeout', '50ms', false)")
+        with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"])), autocommit=True) as superuser:
+            pid, end = connection.connection.info.backend_pid, time.monotonic() + 30
+            while superuser.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        return existing(wanted, plain)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(admission, "_existing", frozen)
+        with pytest.raises(Unavailable, match="nothing is known"):
+            warm.store.admit("desk", {}, external_id="one")
+    run = warm.store.admit("desk", {}, external_id="one")
+    assert warm.try_take(run.run_id) is not None
 
 
 def test_an_update_of_a_turn_touches_no_index(db: None, alice: Actor) -> None:
