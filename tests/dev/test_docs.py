@@ -16,6 +16,7 @@ from agentstate.dev import diagrams
 from agentstate.dev.demo.paste import PASTE
 from agentstate.testing import MemoryStore, run_agent
 from memory import states as memory_states
+from memory.policies import AgentPolicy, TenantPolicy
 from runs import states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,21 @@ def test_every_table_has_its_row() -> None:
     text = ARCHITECTURE.read_text()
     assert len(tables) > 40
     assert {table for table in tables if f"`{table}`" not in text} == set()
+
+
+def test_every_setting_of_memory_has_its_row_with_its_default() -> None:
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \| ([^|]+) \|", (DOCS / "OPERATIONS.md").read_text(), flags=re.MULTILINE
+    )
+    told = {
+        name.strip("`"): default.strip("`")
+        for names, defaults in rows
+        for name, default in zip(names.split(", "), defaults.split(", "), strict=False)
+    }
+    for policy in (AgentPolicy(), TenantPolicy()):
+        for name, value in policy.model_dump().items():
+            wanted = {None: "none", True: "true"}.get(value, f"{value:g}" if isinstance(value, float) else str(value))
+            assert told.get(name) == wanted, name
 
 
 def test_every_decision_says_why_and_what_follows() -> None:
