@@ -24,6 +24,7 @@ ABSENT |= {"erased": f"subject_{'0' * 32}"}
 IF_MATCH = {"If-Match": '"1"'}
 FENCE = {"Run-Fence": "1"}
 HASH = {"proposal_hash": "0" * 64}
+POLICY = {"agent": "cleaner", "fields": {}}
 WRITE, ERASE = "memory.write", "memory.erase"
 SPEC = {"cleaner": {"name": "cleaner", "version": "1"}}
 
@@ -118,6 +119,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/memory/proposals/{proposal}/reject"): Route({}, verb=WRITE),
     ("GET", "/memory/progress"): Route(query={"key": CANARY}),
     ("PUT", "/memory/progress"): Route({"key": "k", "body": "## Goal"}, headers=IF_MATCH, verb=WRITE, by_id=False),
+    ("GET", "/memory/policies"): Route(by_id=False),
+    ("PUT", "/memory/policies"): Route(POLICY, headers=IF_MATCH, verb="admin.members", by_id=False),
+    ("PATCH", "/memory/policies"): Route(POLICY, headers=IF_MATCH, verb="admin.members", by_id=False),
+    ("GET", "/memory/policies/tenant"): Route(by_id=False),
+    ("PUT", "/memory/policies/tenant"): Route({"fields": {}}, headers=IF_MATCH, verb="admin.members", by_id=False),
+    ("PATCH", "/memory/policies/tenant"): Route({"fields": {}}, headers=IF_MATCH, verb="admin.members", by_id=False),
+    ("GET", "/memory/policies/versions"): Route(by_id=False, query={"agent": CANARY}),
     ("GET", "/memory/prompts"): Route(query={"agent": CANARY}),
     ("PUT", "/memory/prompts"): Route({"agent": "a", "text": "x"}, headers=IF_MATCH, verb=WRITE, by_id=False),
 }
@@ -162,6 +170,8 @@ def remembered(api: Caller) -> dict[str, str]:
     new = {"If-Match": '"0"'}
     api("PUT", "/memory/progress", {"key": CANARY, "sections": {"goal": CANARY}}, headers=new)
     api("PUT", "/memory/prompts", {"agent": CANARY, "text": CANARY}, headers=new)
+    policy = {"agent": CANARY, "fields": {"recall_k": 3}, "reason": CANARY}
+    assert api("PUT", "/memory/policies", policy, headers=new).status_code == 200
     gone = api("POST", "/memory/subjects", {"external_id": "o-2"}).json()["subject_id"]
     assert api("POST", f"/memory/subjects/{gone}/erase", {"confirm": "o-2", "reason": "x"}).status_code == 200
     return {
@@ -203,6 +213,7 @@ def test_the_owner_reads_the_canary(owned: Owned) -> None:
     silent = {"/runs", "/runs/{run}/events", "/agents", "/memory/ledger/step"}  # no text of the run's stands there
     silent |= {"/memory/ledger/sources/{source}", "/memory/ledger/sessions/{session}"}
     silent |= {path for _, path in ROUTES if "/erasure" in path}  # ids and counts
+    silent.add("/memory/policies/tenant")
     for (method, path), route in ROUTES.items():
         if method == "GET" or path in ("/memory/recall", "/memory/context"):
             answer = call(owned.owner, method, path, route, owned.names)

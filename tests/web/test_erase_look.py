@@ -44,7 +44,7 @@ def test_an_erasure_is_readable_at_every_stage(
         complaints.clear()  # the browser notes the 422
         shown(page, "erase-refused")
         confirm(page, "Adalbert Lind")
-        assert "waits for runs" in page.locator("main").inner_text()
+        assert "It waits for" in page.locator("main").inner_text()
         shown(page, "erase-stopping")
         town.lose_worker(ada.runs["driven"])
         erasing.go_on_with_all(for_s=30)
