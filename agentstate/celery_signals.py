@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery.signals import beat_init, before_task_publish, heartbeat_sent, setup_logging, worker_ready
+from celery.signals import beat_init, before_task_publish, heartbeat_sent, setup_logging
 
 from agentstate import presence
 
@@ -19,11 +19,6 @@ def log_as_everywhere(**signal: Any) -> None:
 
     logs.configure(settings.LOGGING)
     logging.getLogger("celery").setLevel(logging.WARNING)  # else two lines for each message, every second
-
-
-@worker_ready.connect
-def worker_takes_messages(**signal: Any) -> None:
-    presence.announce("worker")
 
 
 @beat_init.connect

@@ -8,6 +8,7 @@ from uuid import UUID
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
+from agentstate import presence
 from agentstate.db import sql
 from runs.engine import hosting
 from runs.engine.watching import Watcher
@@ -45,10 +46,12 @@ def ensure_partitions() -> int:
 
 @worker_ready.connect
 def _watch(**_: Any) -> None:
+    """Ready is said last: whoever waits for it may start an agent at once."""
     hosting.register_everywhere()
     watcher = Watcher()
     _watchers.append(watcher)
     watcher.start()
+    presence.announce("worker")
 
 
 @worker_shutting_down.connect
