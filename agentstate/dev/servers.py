@@ -28,6 +28,7 @@ MAJOR = "18"
 DATABASE = "agentstate"
 OWNER, APP, SWEEPER = "owner", "app", "agentstate_sweeper"
 DISK_FREE_BYTES_MIN = 300 * 1024 * 1024
+BUFFERS_MB_MIN, BUFFERS_MB_MAX = 128, 4_096
 SOCKET_PATH_BYTES_MAX = 107
 IDLE_IN_TRANSACTION_S_MAX = 60  # of the application's role
 WITHOUT_ROOT = "Run as a normal user, or from folders that everybody may enter (AGENTSTATE_STATE_DIR moves the state)."
@@ -66,6 +67,15 @@ def socket_folder(folder: Path) -> Path:
     return short
 
 
+def _buffers_mb() -> int:
+    """An eighth of the memory: recall reads a page for nearly every unit, and a page of the kernel's cache is a call.
+
+    Postgres takes it when it is used, not at the start.
+    """
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+    return min(max(memory_mb // 8, BUFFERS_MB_MIN), BUFFERS_MB_MAX)
+
+
 @dataclass(frozen=True)
 class Postgres:
     """One cluster with the roles of the design: postgres (superuser), owner (migrates), app, agentstate_sweeper."""
@@ -95,7 +105,9 @@ class Postgres:
             "max_connections": "200",
             "fsync": "on" if self.durable else "off",
         }
-        if not self.durable:
+        if self.durable:
+            options["shared_buffers"] = f"{_buffers_mb()}MB"
+        else:
             options |= {"full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
         return [_postgres_binary("postgres"), "-D", str(self.folder)] + [f"-c{k}={v}" for k, v in options.items()]
 
