@@ -35,7 +35,8 @@ class News:
 
     async def wait(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of Python 3.11 swallows a cancel that comes with the news
+                await self._event.wait()
         except TimeoutError:
             return False
         return True
