@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
@@ -165,16 +164,18 @@ def test_only_blobs_that_no_kept_frame_refers_to_are_dropped(run: Run, facts: di
 def test_a_blob_put_ahead_of_its_frame_is_spared(
     run: Run, facts: dict[UUID, RunFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "BLOB_GRACE", timedelta(seconds=0.5))
     run.write({"large": text(70_000)})
     run.write_many(1, generation=1)
     facts[run.id] = RunFacts(open_generation=9, finished_at=now() - LONG_AGO)
-    time.sleep(0.6)
+    written_at = now()
     returning = run.writer.prepare({"large": text(70_000)})
     with tenant_scope(run.tenant_id):
         blobs.put(run.id, returning.blobs[0])  # it is there already; young again
+    grace = timedelta(hours=1)
+    monkeypatch.setattr(compaction, "BLOB_GRACE", grace)
+    monkeypatch.setattr(compaction, "now", lambda: written_at + grace)
     assert compaction.run(run.tenant_id).blobs == 0
-    time.sleep(0.6)
+    monkeypatch.setattr(compaction, "now", lambda: now() + grace)
     assert compaction.run(run.tenant_id).blobs == 1
 
 

@@ -310,14 +310,14 @@ def test_agent_code_cannot_swallow_a_lost_lease() -> None:
 def test_the_heartbeat_keeps_a_long_step_alive() -> None:
     @st.step
     def long() -> str:
-        time.sleep(0.9)
+        time.sleep(1.5)
         return "done"
 
     @st.agent("long", tools=[long])
     def main() -> str:
         return long()
 
-    store = MemoryStore(lease_s=0.3)
+    store = MemoryStore(lease_s=0.9)
     _, result = driven(store, main)
     assert result is not None
     assert result.status == "succeeded"
