@@ -14,7 +14,6 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from agentstate.core.errors import DomainError
 from agentstate.core.ids import new_id
 from agentstate.http import problems, refusals
 
@@ -94,9 +93,11 @@ class SecurityHeaders(Around):
 
 
 class Problems(Around):
-    """A DomainError raised by a view becomes problem+json under /api/, an htmx fragment, or the error page."""
+    """A DomainError raised by a view becomes problem+json under /api/, an htmx fragment, or the error page.
+
+    So does a lost connection to the database: the page says that nothing was written, and what was sent stands on it.
+    """
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, DomainError):
-            return None
-        return refusals.answer(request, exception)
+        refused = refusals.refused(exception)
+        return None if refused is None else refusals.answer(request, refused)

@@ -6,17 +6,23 @@ server_error; settings.CSRF_FAILURE_VIEW = "agentstate.http.refusals.csrf_failur
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import structlog
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 
 from agentstate.core import errors
+from agentstate.db import sql
 from agentstate.http import problems
 
 log = structlog.get_logger(__name__)
 TEMPLATE, FRAGMENT = "error.html", "error.html#problem"
-API = "/api/"
+API, TENANT = "/api/", "/t/"
+CSRF = "csrfmiddlewaretoken"
 
 
 class BadRequest(errors.DomainError):
@@ -44,9 +50,20 @@ def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     return problems.response(error, request) if is_api(request) else page(request, error)
 
 
+def refused(error: BaseException | None) -> errors.DomainError | None:
+    """What an error means to who asked; None for one that nobody expected. A lost connection is left behind."""
+    if isinstance(error, errors.DomainError):
+        return error
+    if error is None or not sql.is_lost(error):
+        return None
+    log.warning("database.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
+    connection.close_if_unusable_or_obsolete()  # what is shown now asks over a new one
+    return errors.Unavailable("The database does not answer.", retry_after_s=1)
+
+
 def page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """The error as a page, or as a fragment when htmx asked. Never fails: a broken template gives plain HTML."""
-    shown = problems.shown(error, request)
+    shown = {**problems.shown(error, request), **_unsent(request, error)}
     is_fragment = bool(getattr(request, "htmx", False))
     try:
         html: str = render_to_string(FRAGMENT if is_fragment else TEMPLATE, shown, request=request)
@@ -75,7 +92,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return answer(request, ServerError())
+    """Also for what broke outside of a view: in the session, or in a page that was being rendered."""
+    return answer(request, refused(sys.exc_info()[1]) or ServerError())
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -85,7 +103,20 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return answer(request, FormExpired(way_out=way_out))
 
 
-def _plain(shown: dict[str, object]) -> str:
+def _unsent(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
+    """What somebody sent and nobody took, for a form that sends it again: of pages of a tenant, which ask no secrets.
+
+    Only what came from a page of ours: nobody else chooses what stands behind a button of this page.
+    """
+    ours = getattr(request, "csrf_processing_done", False) and request.path.startswith(TENANT)
+    if error.http_status != errors.Unavailable.http_status or request.method != "POST" or not ours:
+        return {}
+    sent = [(name, value) for name, values in request.POST.lists() if name != CSRF for value in values]
+    way_out = "Nothing was half-written, and what you typed is kept here: send it again in a moment."
+    return {"way_out": way_out, "again": {"address": request.get_full_path(), "sent": sent}}
+
+
+def _plain(shown: dict[str, Any]) -> str:
     return format_html(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body><main>'
         "<h1>{title}</h1><p>{detail}</p><p>{way_out}</p><p>Request {request_id}</p></main></body></html>",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
+from django.conf import settings
+from django.db import connection
 from django.test import Client
 
+from agentstate.db import sql
+from agentstate.dev.testing import superuser_url
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Membership, Tenant, User
 from agentstate.tenants.scope import tenant_scope
@@ -492,3 +500,65 @@ def test_strange_questions_are_answered_without_a_fault(alice_client: Client, me
         for address in (f"{base}/memories/{subject}/settings/", f"{base}/sessions/{session}/undo/"):
             answer = alice_client.post(address, {field: "\0", "reason": "\0r", "client_token": "\0"})
             assert answer.status_code in (200, 303, 409, 413, 422), (address, field, answer.status_code)
+
+
+@contextmanager
+def losing(statement: str, end: str) -> Iterator[None]:
+    """The next statement with these words finds its connection ended: by the server, for idling, or by somebody."""
+    left = [1]
+
+    def lose(execute: Any, asked: str, params: Any, many: bool, context: Any) -> Any:
+        if statement in asked and left and left.pop():
+            cut(end)
+        return execute(asked, params, many, context)
+
+    with connection.execute_wrapper(lose):
+        yield
+    assert not left, f"nothing was asked with {statement}"
+
+
+def cut(end: str) -> None:
+    connection.ensure_connection()
+    assert connection.connection is not None
+    pid, ends_at = connection.connection.info.backend_pid, time.monotonic() + 30
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"])), autocommit=True) as superuser:
+        if end == "idle":
+            sql.row("SELECT set_config('idle_in_transaction_session_timeout', '20ms', false)")
+        else:
+            superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
+        while superuser.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
+            assert time.monotonic() < ends_at
+            time.sleep(0.005)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "owner"])
+def test_a_page_whose_connection_is_lost_says_so_and_keeps_what_was_typed(
+    alice_client: Client, memory: Remembered, base: str
+) -> None:
+    subject = memory.subject()
+    item = memory.item(subject, HOURS)
+    address = f"{base}/memories/{subject}/{item}/"
+    for end in ("idle", "ended"):
+        with losing('FROM "memory_item"', end):
+            lost = alice_client.get(address)
+        assert lost.status_code == 503 and lost["Retry-After"] == "1", end
+        assert "<html" in text(lost) and "database does not answer" in text(lost) and ">Reload</a>" in text(lost)
+    with losing('FROM "memory_item"', "ended"):
+        fragment = alice_client.get(address, headers={"HX-Request": "true"})
+    assert fragment.status_code == 503 and "<html" not in text(fragment)
+    sent = {
+        **form(text(alice_client.get(address)), having="text"),
+        "text": 'Never phone\n"before" 11',
+        "reason": "mail",
+    }
+    with losing('INSERT INTO "memory_itemrevision"', "idle"):
+        lost = alice_client.post(address, sent)
+    assert lost.status_code == 503 and "Nothing was half-written" in text(lost)
+    assert item_of(memory, item).version == count(memory, ItemRevision) == 1
+    again = form(text(lost), having="text")
+    kept = {name: value for name, value in again.items() if name != "csrfmiddlewaretoken"}
+    assert kept.items() <= sent.items() and len(kept) == len(sent) - 1 and f'action="{address}"' in text(lost)
+    assert alice_client.post(address, again).status_code == 303
+    assert item_of(memory, item).version == 2
+    with losing('FROM "django_session"', "ended"):  # before there is a view
+        assert alice_client.get(address).status_code == 503
