@@ -29,7 +29,6 @@ class Migration(migrations.Migration):
                 ("seq", models.IntegerField(default=0)),
                 ("author_no", models.SmallIntegerField(default=0)),
                 ("sent_at", models.DateTimeField()),
-                ("importance", models.FloatField(default=0.0)),
                 ("in_recall", models.BooleanField(default=True)),
                 ("expires_at", models.DateTimeField(null=True)),
                 ("valid_from", models.DateTimeField(null=True)),

@@ -26,7 +26,6 @@ class Unit(TenantOwned):
     seq = models.IntegerField(default=0)  # place in the session; neighbours share scores
     author_no = models.SmallIntegerField(default=0)
     sent_at = models.DateTimeField()
-    importance = models.FloatField(default=0.0)
     in_recall = models.BooleanField(default=True)  # false: undone, over the cap, superseded, forgotten, expired
     expires_at = models.DateTimeField(null=True)
     valid_from = models.DateTimeField(null=True)

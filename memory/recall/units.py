@@ -18,8 +18,6 @@ from memory.models import Item, Message
 from memory.recall import words
 from memory.states import ItemStatus
 
-IMPORTANCE = {"decision": 1.0, "commitment": 0.8, "fact": 0.6, "routine": 0.0}
-
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -33,7 +31,6 @@ class Unit:
     seq: int
     author_no: int
     sent_at: datetime
-    importance: float
     in_recall: bool
     expires_at: datetime | None
     valid_from: datetime | None
@@ -44,7 +41,7 @@ class Unit:
 
 _COLUMNS = [field.name for field in fields(Unit)][:-2]
 _TYPES = [
-    *("uuid", "text", "uuid", "uuid", "text", "int4", "int2", "timestamptz", "float8", "bool"),
+    *("uuid", "text", "uuid", "uuid", "text", "int4", "int2", "timestamptz", "bool"),
     *("timestamptz", "timestamptz", "timestamptz", "text", "text"),
 ]
 _ARRAYS = ", ".join(f"%s::{name}[]" for name in _TYPES)
@@ -59,7 +56,7 @@ _FORGET_VECTORS = """
 WITH tokens AS (DELETE FROM memory_unittokens WHERE unit_id = ANY(%(ids)s))
 DELETE FROM memory_unitstaged WHERE unit_id = ANY(%(ids)s)"""
 _ITEM_FACTS = """
-UPDATE memory_unit SET namespace = %s, sent_at = %s, importance = %s, in_recall = %s, expires_at = %s,
+UPDATE memory_unit SET namespace = %s, sent_at = %s, in_recall = %s, expires_at = %s,
   valid_from = %s, valid_to = %s WHERE id = %s"""
 
 
@@ -90,9 +87,9 @@ def index_item(item: Item, text: str) -> None:
 
 
 def update_item(item: Item) -> None:
-    """What an item's unit knows besides its words: status, importance, namespace, times. Its vector stays."""
+    """What an item's unit knows besides its words: status, namespace, times. Its vector stays."""
     unit = _of_item(item, words.Terms(None, None))
-    known = (unit.namespace, unit.sent_at, unit.importance, unit.in_recall)
+    known = (unit.namespace, unit.sent_at, unit.in_recall)
     sql.execute(_ITEM_FACTS, [*known, unit.expires_at, unit.valid_from, unit.valid_to, unit.id])
 
 
@@ -128,7 +125,6 @@ def _of_message(message: Message, terms: words.Terms) -> Unit:
         seq=message.seq,
         author_no=message.author_no,
         sent_at=message.sent_at,
-        importance=IMPORTANCE.get(message.importance, 0.0),
         in_recall=message.undone_in is None and message.origin == "said",
         expires_at=None,
         valid_from=None,
@@ -148,7 +144,6 @@ def _of_item(item: Item, terms: words.Terms) -> Unit:
         seq=0,
         author_no=0,
         sent_at=item.known_from,
-        importance=item.importance,
         in_recall=item.status == ItemStatus.ACTIVE,
         expires_at=item.expires_at,
         valid_from=item.valid_from,

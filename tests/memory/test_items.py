@@ -77,7 +77,7 @@ class TestRemember:
         assert b"green tea" not in bytes(ItemRevision.objects.get().text)
         assert (row.status, row.version, row.bytes) == ("active", 1, len(TEA))
         assert (held.item_bytes, held.pinned_bytes, held.item_count) == (len(TEA), 0, 1)
-        assert (unit.id, unit.kind, unit.in_recall, unit.importance) == (item.id, "item", True, 0.7)
+        assert (unit.id, unit.kind, unit.in_recall) == (item.id, "item", True)
         assert acts(item) == ["item.created"]
         assert row.expires_at is not None and timedelta(days=89) < row.expires_at - clock.now() <= timedelta(days=90)
 

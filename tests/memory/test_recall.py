@@ -464,10 +464,11 @@ def test_an_item_keeps_its_vector_when_only_its_facts_change(talk: Talk) -> None
     item_id = talk.item("the violin is in the attic")
     embed_all()
     item = Item.objects.get(id=item_id)
-    item.importance, item.namespace = 0.9, "attic"
+    item.valid_from = item.known_from = now()
+    item.namespace = "attic"
     units.update_item(item)
     unit = Unit.objects.get(id=item_id)
-    assert (unit.importance, unit.namespace, unit.model) == (0.9, "attic", "words@1:64")
+    assert (unit.valid_from, unit.namespace, unit.model) == (item.valid_from, "attic", "words@1:64")
     talk.revise(item, "the cello is in the attic", 2)
     unit = Unit.objects.get(id=item_id)
     assert (unit.model, unit.vector, UnitTokens.objects.count()) == ("", None, 0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
+from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
 import pytest
 
 from agentstate.core.ids import new_id
+from memory.models import Unit
 from memory.recall import ranking, rows, words
 from memory.recall.ranking import Tokens, Units
 
@@ -16,6 +19,17 @@ LEXEMES = [f"w{number}" for number in range(20)]
 # As if the digests of two lexemes began alike: only the first bits are looked at before all of them are.
 ALIKE = {words.digest("w3") + (n << 40) & (1 << 64) - 1: f"alike{n}" for n in range(1, 4)}
 DIGESTS = {words.digest(lexeme): lexeme for lexeme in LEXEMES} | ALIKE
+
+
+def test_a_unit_keeps_nothing_that_no_search_reads() -> None:
+    """Row security reads the tenant."""
+    at, name = datetime(2026, 11, 21, tzinfo=UTC), UUID(int=1)
+    filters = rows.Filters(at, ("item",), name, (b"d",), at, at, at, "attic")
+    (asked, _), read = rows.asking(None, vectors=[rows.Vector("m", [1.0])] * 2, filters=filters).query, set[str]()
+    assert isinstance(asked, str)
+    for field in Unit._meta.fields:
+        read |= {field.attname} if re.search(rf"\bu\.{field.attname}\b", asked) else set()
+    assert read == {field.attname for field in Unit._meta.fields} - {"tenant_id"}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -555,7 +555,7 @@ def test_a_text_edited_or_erased_while_it_is_with_the_model_keeps_nothing_of_it(
     def embed(texts: list[str]) -> list[Embedded]:
         if len(texts) == 20:
             with tenant_scope(tenant.id):
-                Unit.objects.filter(id=edited).update(importance=0.5)
+                Unit.objects.filter(id=edited).update(namespace="attic")
                 Unit.objects.filter(id=erased).delete()
         return real(texts)
 

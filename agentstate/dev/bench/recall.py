@@ -70,10 +70,10 @@ CREATE TEMPORARY TABLE texts AS SELECT p AS n, pg_temp.packed(to_tsvector('simpl
   FROM generate_series(1, 18) g))) AS t FROM generate_series(0, 4999) p"""
 # In the order of a hash: a subject's rows are scattered over the table.
 _UNITS = f"""
-INSERT INTO memory_unit (tenant_id, id, kind, subject_id, session_id, namespace, seq, author_no, sent_at, importance,
+INSERT INTO memory_unit (tenant_id, id, kind, subject_id, session_id, namespace, seq, author_no, sent_at,
   in_recall, words, model, vector)
 SELECT s.tenant, md5(s.id::text || g)::uuid, 'message', s.id, md5(s.id::text || g / 20)::uuid, '', g %% 20, g %% 3,
-  now() - g * interval '1 hour', 0, true, x.t, '{MODEL}', v.v
+  now() - g * interval '1 hour', true, x.t, '{MODEL}', v.v
 FROM unnest(%s::uuid[], %s::uuid[], %s::int[]) AS s (id, tenant, size) CROSS JOIN LATERAL generate_series(1, s.size) g
 JOIN texts x ON x.n = (hashtext(s.id::text || g || 't') & 1073741823) %% 5000
 JOIN vectors v ON v.n = (hashtext(s.id::text || g || 'v') & 1073741823) %% 2000
