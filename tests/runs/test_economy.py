@@ -130,6 +130,27 @@ def updates(table: str) -> tuple[int, int]:
     return found[0], found[1]
 
 
+def test_a_turn_reads_the_rows_it_changes_and_no_others(db: None, alice: Actor) -> None:
+    """Also by a plan that was made while the tables were empty, when all indexes cost the same."""
+    desk = Desk(alice)
+    for _ in range(5):
+        desk.start()
+    claim, seq = desk.start(), 0
+    for n in range(1, 21):
+        before = {table: read(table) for table in ("runs_run", "runs_step")}
+        finish = [StepFinish(seq, output=n)] if seq else []
+        seq = desk.store.turn(claim, Turn(finish=finish, start=[StepStart(f"look#{n}", "look")])).begun[0].seq
+        assert read("runs_run") == before["runs_run"] + 1
+        assert read("runs_step") == before["runs_step"] + len(finish)
+
+
+def read(table: str) -> int:
+    """Rows of a table that this transaction has read, by an index or one after the other."""
+    row = sql.row("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = %s", [table])
+    assert row is not None
+    return int(row[0])
+
+
 @contextmanager
 def another_registering(desk: Desk) -> Iterator[None]:
     """Another claim is just writing that it has seen the agent, and has not committed."""
