@@ -225,6 +225,10 @@ def skipping(kind: str, part: str, version: int) -> Callable[[Lines], Lines]:
     return changed
 
 
+def without_message(seq: int) -> Callable[[Lines], Lines]:
+    return lambda found: [line for line in found if line["type"] != "message" or line["seq"] != seq]
+
+
 HOSTILE: dict[str, tuple[Callable[[Lines], Lines], str]] = {
     "another version": (change("header", version=2), "version"),
     "another format": (change("header", format="x"), "format"),
@@ -256,6 +260,9 @@ HOSTILE: dict[str, tuple[Callable[[Lines], Lines], str]] = {
     "words of a document that are missing": (change("progress", version=9), "of the document .* is missing"),
     "a version above the one in force": (change("revision", version=9), "cannot have a version 9"),
     "a document's version above it": (change("progress_version", version=9), "cannot have a version 9"),
+    "a first message that is missing": (without_message(1), "message 1 of the session .* is missing"),
+    "a message in the middle that is missing": (without_message(3), "message 3 of the session .* is missing"),
+    "a number that leaves a hole": (change("message", seq=90), "message 1 of the session .* is missing"),
     "facts without end": (change("revision", facts={"x": "y" * 3000}), "facts take more"),
     "a change that is none": (change("revision", change="hacked"), "change is one of"),
     "a proposal of anything": (change("proposal", body={"text": "x", "sql": "drop"}), "no sql"),

@@ -46,22 +46,26 @@ def _check_versions(desk: Desk) -> None:
             raise bad(number, f"version {_first_missing(bodies)} of the document {document.key} is missing")
 
 
-def _first_missing(versions: Iterable[int]) -> int:
-    came = set(versions)
-    return next(version for version in range(1, len(came) + 2) if version not in came)
+def _first_missing(numbers: Iterable[int]) -> int:
+    came = set(numbers)
+    return next(number for number in range(1, len(came) + 2) if number not in came)
 
 
 def _count_sessions(desk: Desk) -> None:
-    """Index: memory_message_seq."""
-    for session_id in desk.sessions.values():
+    """Index: memory_message_seq. What was taken back has its number still, so no export has a hole."""
+    for session_id, (key, number) in desk.session_lines.items():
         stands = Q(undone_in=None)
         found = Message.objects.filter(session_id=session_id).aggregate(
+            rows=Count("id"),
             last_seq=Max("seq"),
             message_count=Count("id", filter=stands),
             turns=Count("id", filter=stands & Q(role="user")),
             tokens=Sum("tokens", filter=stands),
         )
         counts = {name: value or 0 for name, value in found.items()}
+        if counts.pop("rows") < counts["last_seq"]:
+            numbers = Message.objects.filter(session_id=session_id).values_list("seq", flat=True)
+            raise bad(number, f"message {_first_missing(numbers)} of the session {key} is missing")
         # What was worth keeping of these messages comes in as items: it is not read out of them once more.
         Session.objects.filter(id=session_id).update(**counts, extracted_seq=counts["last_seq"])
         Session.objects.filter(id=session_id, summarised_seq__gt=counts["last_seq"]).update(

@@ -50,6 +50,7 @@ class Desk:
         self.same_tenant = False
         self.authors: dict[int, tuple[int, str]] = {0: (0, "")}  # number in the file -> number here, name
         self.sessions: dict[UUID, UUID] = {}  # id in the file -> id here
+        self.session_lines: dict[UUID, tuple[str, int]] = {}  # id here -> its key, its line
         self.seen: set[UUID] = set()  # ids of items and documents in the file
         self.skipped: set[UUID] = set()  # those that are known: so are their revisions
         self.items: dict[UUID, tuple[Item, int]] = {}  # in the file's id -> the new item, its line

@@ -30,6 +30,7 @@ def take_session(desk: Desk, batch: Sequence[Numbered]) -> None:
             continue
         else:
             _write_session(desk, line)
+        desk.session_lines[desk.sessions[line.id]] = line.key, each.number
         desk.counted("session", line.id not in here)
 
 
