@@ -1,8 +1,10 @@
 """Retention: ended sessions and lines of the ledger go when their tenant keeps them no longer, in bounded batches.
 
-A session goes whole, in one transaction with its messages, summaries, units and counts: nobody reads half of one.
-What a run that is still open said or was given stays while it is open. What is gone still counts for an erasure: its
-runs and its key are kept as rows of memory_removed. Killed anywhere or done twice at once, all is removed once.
+A session goes whole, in one transaction with its messages, summaries, units and counts: nobody reads half of one. One
+of 50,000 messages takes about three seconds and 9 MB of WAL; its subject's row is taken last, so nobody waits that
+long. What a run that is still open said or was given stays while it is open. What is gone still counts for an
+erasure: its runs and its key are kept as rows of memory_removed. Killed anywhere or done twice at once, all is
+removed once.
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ def target(before: datetime | None) -> str:
 def remove_sessions(cursor: str) -> Progressed:
     """One batch of ended sessions, the longest over first; those of open runs, or held by somebody, are passed by.
 
-    Locks: the sessions, then their subjects in the order of their ids.
+    Locks: the sessions, then, when all of theirs is deleted, their subjects in the order of their ids.
     """
     assert connection.in_atomic_block, "a session and all that is its own go together"
     before = sessions_before()

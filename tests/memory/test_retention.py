@@ -356,6 +356,34 @@ def test_a_session_that_is_opened_meanwhile_is_passed_by_and_opens_as_it_was(com
         assert Session.objects.get().last_seq == 3
 
 
+def test_nobody_waits_while_the_rows_of_a_session_are_deleted(
+    committed: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then is its subject's row taken: a session may be long."""
+    seen, execute = list[tuple[int, int]](), sql.execute
+
+    def speak() -> None:
+        with tenant_scope(committed.tenant.id):
+            opened = sessions.open("today", subject_id=committed.subject.id, agent="desk", actor=committed.agent)
+            messages.append(opened.id, [NewMessage("user", "Meanwhile.")], actor=committed.agent)
+            left = Session.objects.get(key="talk-0")
+            seen.append((left.last_seq, Message.objects.filter(session=left).count()))
+        connection.close()
+
+    def last_delete(statement: str, args: Any = ()) -> int:
+        touched = execute(statement, args)
+        if statement == retention.REMOVE[-1] and not seen:
+            speaker = threading.Thread(target=speak)
+            speaker.start()
+            speaker.join(30)
+        return touched
+
+    monkeypatch.setattr(sql, "execute", last_delete)
+    tasks.retain()
+    assert seen == [(2, 2)]
+    assert sessions_left(committed) == ["today"]
+
+
 def test_a_round_that_came_to_its_end_is_not_begun_again_the_same_day(committed: Archive) -> None:
     def moved() -> dict[str, Any]:
         tasks.retain()
