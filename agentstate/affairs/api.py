@@ -7,16 +7,21 @@ from io import BytesIO
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Query, Router
 
-from agentstate.affairs import erasing, exports
+from agentstate.affairs import erasing, erasures, exports
+from agentstate.affairs.erasures import ErasureRow
 from agentstate.affairs.models import Erasure
 from agentstate.affairs.schemas import (
     EraseIn,
     ErasePlanOut,
+    ErasureFullOut,
     ErasureOut,
+    ErasurePageOut,
+    ErasureQuery,
     ImportOut,
     ImportQuery,
     ReceiptOut,
     RunConcernedOut,
+    WaitOut,
 )
 from agentstate.affairs.states import ERASURE_OPEN
 from agentstate.core.ids import parse_id, public_id
@@ -25,6 +30,7 @@ from agentstate.http.schemas import Problem
 from agentstate.http.waiting import offloaded
 from agentstate.tenants import actors
 from memory import transfer
+from memory.api import acting
 from memory.api.acting import pointing
 from memory.services import exporting, importing
 
@@ -103,6 +109,31 @@ def receipt(request: HttpRequest, response: HttpResponse, erased_id: str) -> Rec
     return ReceiptOut(**erasing.document(erasure))
 
 
+@router.get("/memory/erasures", response={200: ErasurePageOut, 422: Problem}, operation_id="list_erasures")
+@offloaded
+def list_erasures(request: HttpRequest, wanted: Query[ErasureQuery]) -> ErasurePageOut:
+    """Every erasure of the tenant, the newest first; `state` narrows it to those that go on, failed, or are done."""
+    actor = requests.allowed(request, VERB)
+    acting.only(request, wanted)
+
+    def read() -> ErasurePageOut:
+        found = erasures.page(state=wanted.state, after=wanted.cursor, rows_max=wanted.limit)
+        return ErasurePageOut(erasures=[shown(row.erasure) for row in found.rows], next=found.after)
+
+    return acting.read(actor, read)
+
+
+@router.get(
+    "/memory/erasures/{erasure_id}", response={200: ErasureFullOut, 404: Problem}, operation_id="get_erasure_by_id"
+)
+@offloaded
+def get_by_id(request: HttpRequest, erasure_id: str) -> ErasureFullOut:
+    """One erasure: who asked, what it waits for, and its signed receipt when everything was searched."""
+    actor = requests.allowed(request, VERB)
+    requests.refuse_others(request)
+    return acting.read(actor, lambda: full(erasures.get(parse_id("erasure", erasure_id))))
+
+
 EXPORTED = {"responses": {200: {"content": {transfer.MEDIA_TYPE: {"schema": {"type": "string"}}}}}}
 IMPORTED = {
     "requestBody": {"required": True, "content": {transfer.MEDIA_TYPE: {"schema": {"type": "string"}}}},
@@ -150,6 +181,16 @@ def bring_in(request: HttpRequest, wanted: Query[ImportQuery]) -> ImportOut:
         cap_bytes=report.cap_bytes,
         links_left_out=report.links_left_out,
         conflicts=report.conflicts,
+    )
+
+
+def full(row: ErasureRow) -> ErasureFullOut:
+    done = row.erasure
+    return ErasureFullOut(
+        **shown(done).model_dump(),
+        requested_by=done.requested_by_name,
+        waits=[WaitOut(run_id=each.run, agent=each.agent, until=each.until) for each in row.waits],
+        receipt=ReceiptOut(**erasing.document(done)) if done.receipt is not None else None,
     )
 
 

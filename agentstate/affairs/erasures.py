@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db.models import Count, Q
 
 from agentstate.affairs.models import Erasure
 from agentstate.affairs.states import ERASURE_OPEN, ErasureStatus
+from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id, public_id
+from agentstate.core.limits import PAGE_ROWS
 from agentstate.http import cursors
 from agentstate.tenants.scope import current_tenant
 from runs.services import erasing as run_erasing
@@ -70,14 +73,22 @@ class Erasures:
     after: str
 
 
-def page(*, state: str = "", after: str = "") -> Erasures:
+def page(*, state: str = "", after: str = "", rows_max: int = PAGE_ROWS) -> Erasures:
     """The newest first; `state` is one of STATES, else all. Two reads. Raises: Invalid(field="after")."""
     # Index: affairs_erasure_recent.
     found = Erasure.objects.defer("receipt", "signature")
     if state in STATES:
         found = found.filter(status__in=STATES[state])
-    shown = cursors.page(found, after=after, scope=f"{current_tenant()}:erasures:{state}")
+    shown = cursors.page(found, after=after, scope=f"{current_tenant()}:erasures:{state}", rows_max=rows_max)
     return Erasures(rows_of(shown.rows), shown.after)
+
+
+def get(erasure_id: UUID) -> ErasureRow:
+    """Raises: NotFound."""
+    found = rows_of(Erasure.objects.filter(id=erasure_id))
+    if not found:
+        raise NotFound("There is no such erasure.")
+    return found[0]
 
 
 def rows_of(found: Iterable[Erasure]) -> list[ErasureRow]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from agentstate.core.limits import PAGE_ROWS, PAGE_ROWS_MAX
 
 
 class EraseIn(BaseModel):
@@ -51,11 +53,40 @@ class ErasureOut(BaseModel):
     finished_at: datetime | None
 
 
+class WaitOut(BaseModel):
+    """A live run that was asked to end."""
+
+    run_id: str
+    agent: str
+    until: datetime = Field(description="Then it is ended without its worker.")
+
+
 class ReceiptOut(BaseModel):
     """The receipt, signed over its canonical JSON (keys sorted, no spaces)."""
 
     receipt: dict[str, Any]
     signature: dict[str, str]
+
+
+class ErasureFullOut(ErasureOut):
+    requested_by: str = Field(description="Who asked for it.")
+    waits: list[WaitOut] = Field(description="Runs that it waits for.")
+    receipt: ReceiptOut | None = Field(description="Null until everything was searched.")
+
+
+class ErasureQuery(BaseModel):
+    """Parameters of the list. A misspelt one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["", "open", "failed", "verified"] = Field("", description="Left out: all.")
+    cursor: str = Field("", max_length=1000, description="`next` of the page before.")
+    limit: int = Field(PAGE_ROWS, ge=1, le=PAGE_ROWS_MAX, description="Rows of one page.")
+
+
+class ErasurePageOut(BaseModel):
+    erasures: list[ErasureOut] = Field(description="The newest first.")
+    next: str = Field(description="Cursor of the next page; empty on the last.")
 
 
 class ImportQuery(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
+from agentstate.core import clock
 from agentstate.core.ids import parse_id, public_id
 from agentstate.http import requests
 from agentstate.http.schemas import Problem
@@ -16,6 +17,7 @@ from agentstate.tenants.actors import Actor
 from memory.api import acting
 from memory.api.acting import named
 from memory.schemas.items import (
+    AsOfQuery,
     ItemFullOut,
     ItemIn,
     ItemOut,
@@ -23,13 +25,16 @@ from memory.schemas.items import (
     ItemPatch,
     ItemQuery,
     KeptOut,
+    KnownOut,
+    KnownPageOut,
     RestoreIn,
     RevisionOut,
     UsesOut,
 )
 from memory.schemas.parts import BecauseIn
 from memory.schemas.subjects import EvictedOut
-from memory.selectors import history, ledger, listing
+from memory.selectors import as_of, directory, history, ledger, listing
+from memory.selectors.as_of import Known, Moment
 from memory.selectors.history import Revision
 from memory.selectors.shelf import ItemFilter, ItemRow
 from memory.services import editing, items
@@ -81,6 +86,30 @@ def list_items(request: HttpRequest, wanted: Query[ItemQuery]) -> ItemPageOut:
         narrow = ItemFilter(kind=wanted.kind, namespace=wanted.namespace, state=wanted.state)
         page = listing.page(subject_id, narrow, after=wanted.cursor, rows_max=wanted.limit)
         return ItemPageOut(items=[shown(row) for row in page.rows], next=page.after)
+
+    return acting.read(actor, read)
+
+
+@router.get(
+    "/memory/subjects/{subject_id}/as-of",
+    response={200: KnownPageOut, (404, 422): Problem},
+    operation_id="list_items_as_of",
+)
+@offloaded
+def list_as_of(request: HttpRequest, subject_id: str, wanted: Query[AsOfQuery]) -> KnownPageOut:
+    """What held of a subject at a moment, by what was known then or is known today.
+
+    Edits, replacements, expiry and restores since then change nothing of the answer.
+    """
+    actor = acting.reader(request)
+    acting.only(request, wanted)
+
+    def read() -> KnownPageOut:
+        row, words = directory.find(subject_id)
+        moment = Moment(true_at=wanted.as_of, known_at=wanted.as_of if wanted.known == "then" else clock.now())
+        narrow = ItemFilter(kind=wanted.kind, namespace=wanted.namespace, state=wanted.state)
+        page = as_of.page(row.id, moment, narrow, words, after=wanted.cursor, rows_max=wanted.limit)
+        return KnownPageOut(items=[_known(each) for each in page.rows], next=page.after)
 
     return acting.read(actor, read)
 
@@ -229,3 +258,21 @@ def _full(actor: Actor, response: HttpResponse, item_id: str) -> ItemFullOut:
 def _revision(row: Revision) -> RevisionOut:
     plain = {name: getattr(row, name) for name in RevisionOut.model_fields.keys() - {"run_id"}}
     return RevisionOut(run_id=row.run or None, **plain)
+
+
+def _known(each: Known) -> KnownOut:
+    return KnownOut(
+        item_id=each.public_id,
+        version=each.version,
+        kind=each.kind,
+        namespace=each.namespace,
+        text=each.text,
+        facts=each.facts,
+        pinned=each.pinned,
+        importance=each.importance,
+        valid_from=each.valid_from,
+        valid_to=each.valid_to,
+        known_since=each.since,
+        version_now=each.version_now,
+        status_now=each.status_now,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from agentstate.core.limits import NAME_CHARS_MAX
 from agentstate.http.schemas import Out, one_of
@@ -112,6 +112,37 @@ class ItemFullOut(ItemOut):
 
 class ItemPageOut(Out):
     items: list[ItemOut]
+    next: str = Field(description="Cursor of the next page; empty on the last.")
+
+
+class AsOfQuery(SizedQuery):
+    as_of: AwareDatetime = Field(description="What was true then. ISO 8601 with a zone.")
+    known: Literal["then", "now"] = Field("then", description="By what was known at that moment, or is known today.")
+    kind: Literal["", "semantic", "episodic", "procedural"] = ""
+    namespace: str = Field("", max_length=NAME_CHARS_MAX)
+    state: Literal["", "pinned"] = Field("", description="As they stood.")
+
+
+class KnownOut(Out):
+    """An item as it stood."""
+
+    item_id: str
+    version: int = Field(description="The one that was known; GET the item for its revisions.")
+    kind: str
+    namespace: str
+    text: str
+    facts: Any = None
+    pinned: bool
+    importance: float
+    valid_from: datetime
+    valid_to: datetime | None
+    known_since: datetime = Field(description="When it came to be known in these words.")
+    version_now: int
+    status_now: str = one_of(ItemStatus)
+
+
+class KnownPageOut(Out):
+    items: list[KnownOut] = Field(description="Pinned ones first, then what was learned last.")
     next: str = Field(description="Cursor of the next page; empty on the last.")
 
 

@@ -15,6 +15,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from agentstate.core.clock import now
 from agentstate.core.ids import public_id
+from agentstate.core.limits import PAGE_ROWS
 from agentstate.http import cursors
 from agentstate.tenants.scope import current_tenant
 from memory import facts, keys
@@ -68,7 +69,9 @@ class KnownItems:
     after: str
 
 
-def page(subject_id: UUID, moment: Moment, wanted: ItemFilter, words: Words, *, after: str = "") -> KnownItems:
+def page(
+    subject_id: UUID, moment: Moment, wanted: ItemFilter, words: Words, *, after: str = "", rows_max: int = PAGE_ROWS
+) -> KnownItems:
     """What held then, pinned first, then what was learned last. One read. Raises: Invalid(field="after")."""
     # Index: memory_itemrevision_subject; each later version by its primary key.
     later = ItemRevision.objects.filter(
@@ -85,8 +88,10 @@ def page(subject_id: UUID, moment: Moment, wanted: ItemFilter, words: Words, *, 
         found = found.filter(item__namespace=wanted.namespace)
     if wanted.state == "pinned":
         found = found.filter(pinned=True)
-    scope = f"{current_tenant()}:{subject_id}:as_of:{moment}:{wanted}"
-    shown = cursors.page(found, order=("-pinned", "-created_at", "-item_id"), after=after, scope=scope)
+    # What is known today moves on from one page to the next.
+    scope = f"{current_tenant()}:{subject_id}:as_of:{moment.true_at}:{wanted}"
+    order = ("-pinned", "-created_at", "-item_id")
+    shown = cursors.page(found, order=order, after=after, scope=scope, rows_max=rows_max)
     return KnownItems([_known(row, row.item, words) for row in shown.rows], shown.after)
 
 

@@ -55,6 +55,31 @@ def test_from_the_plan_to_the_receipt(api: Caller, ada: str) -> None:
     assert "attachment" in file.headers["Content-Disposition"] and receipts.check(file.content)["subject"] == ada
 
 
+def test_erasures_are_listed_and_one_comes_with_its_receipt(
+    api: Caller, ada: str, caller: Callable[..., Caller], charlie: Actor
+) -> None:
+    ben = api("POST", "/memory/subjects", {"external_id": "ben"}).json()["subject_id"]
+    done = [
+        api("POST", f"/memory/subjects/{each}/erase", {"confirm": each, "reason": "has asked"}).json()
+        for each in (ada, ben)
+    ]
+    first = api("GET", "/memory/erasures?limit=1").json()
+    second = api("GET", f"/memory/erasures?limit=1&cursor={first['next']}").json()
+    assert first["erasures"] + second["erasures"] == done[::-1] and second["next"] == ""
+    assert api("GET", "/memory/erasures?state=verified").json()["erasures"] == done[::-1]
+    assert api("GET", "/memory/erasures?state=open").json() == {"erasures": [], "next": ""}
+    whole = api("GET", f"/memory/erasures/{done[0]['erasure_id']}").json()
+    assert done[0].items() <= whole.items() and whole["waits"] == [] and whole["requested_by"]
+    assert receipts.check(orjson.dumps(whole["receipt"]))["subject"] == ada
+    for parameter in ("state=gone", "cursor=x", "status=open", "limit=0"):
+        refused(api("GET", f"/memory/erasures?{parameter}"), 422, "invalid", parameter.partition("=")[0])
+    refused(api("GET", f"/memory/erasures/{ada}"), 404, "not-found")
+    other = caller(charlie)
+    assert other("GET", "/memory/erasures").json() == {"erasures": [], "next": ""}
+    refused(other("GET", f"/memory/erasures/{done[0]['erasure_id']}"), 404, "not-found")
+    refused(other("GET", f"/memory/erasures?cursor={first['next']}"), 422, "invalid", "cursor")
+
+
 def test_an_export_comes_in_elsewhere(api: Caller, ada: str, caller: Callable[..., Caller], charlie: Actor) -> None:
     file = api("GET", f"/memory/subjects/{ada}/export")
     assert file.headers["Content-Type"] == "application/x-ndjson" and b"Likes tea." in file.content

@@ -18,7 +18,7 @@ from tests.api.problems import refused
 
 CANARY = "CANARY-7f3a"
 PREFIXES = {"approval": "apr"}
-ROWS = ("run", "approval", "subject", "alias", "item", "session", "proposal", "source")
+ROWS = ("run", "approval", "subject", "alias", "item", "session", "proposal", "source", "erasure")
 ABSENT = {name: f"{PREFIXES.get(name, name)}_{'0' * 32}" for name in ROWS} | {"source": f"item_{'0' * 32}"}
 ABSENT |= {"erased": f"subject_{'0' * 32}"}
 IF_MATCH = {"If-Match": '"1"'}
@@ -91,6 +91,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/memory/subjects/{subject}/erase"): Route({"confirm": "x", "reason": "x"}, verb=ERASE),
     ("GET", "/memory/subjects/{erased}/erasure"): Route(verb=ERASE),
     ("GET", "/memory/subjects/{erased}/erasure/receipt"): Route(verb=ERASE),
+    ("GET", "/memory/erasures"): Route(verb=ERASE, by_id=False),
+    ("GET", "/memory/erasures/{erasure}"): Route(verb=ERASE),
+    ("GET", "/memory/subjects/{subject}/as-of"): Route(query={"as_of": "9000-01-01T00:00:00Z"}),
     ("GET", "/memory/subjects/{subject}/export"): Route(verb=ERASE),
     ("POST", "/memory/import"): Route({"type": "header"}, verb=ERASE, by_id=False),
     ("POST", "/memory/items"): Route({"subject": "$subject", "text": "x"}, verb=WRITE),
@@ -173,10 +176,12 @@ def remembered(api: Caller) -> dict[str, str]:
     policy = {"agent": CANARY, "fields": {"recall_k": 3}, "reason": CANARY}
     assert api("PUT", "/memory/policies", policy, headers=new).status_code == 200
     gone = api("POST", "/memory/subjects", {"external_id": "o-2"}).json()["subject_id"]
-    assert api("POST", f"/memory/subjects/{gone}/erase", {"confirm": "o-2", "reason": "x"}).status_code == 200
+    erased = api("POST", f"/memory/subjects/{gone}/erase", {"confirm": "o-2", "reason": "x"})
+    assert erased.status_code == 200
     return {
         "subject": named,
         "erased": gone,
+        "erasure": erased.json()["erasure_id"],
         "alias": subject["aliases"][0]["alias_id"],
         "item": item,
         "session": session,

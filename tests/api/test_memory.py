@@ -8,11 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
+from agentstate.core import clock
 from agentstate.tenants.actors import Actor
 from tests.api.conftest import Caller
 from tests.api.problems import refused
 
 TEXT = "Wants mail in German."
+IF_FIRST = {"If-Match": '"1"'}
 OTHER = "Never call before noon, she works at night."
 
 
@@ -135,6 +137,33 @@ def test_items_are_paged_over_all_subjects(api: Caller, subject: str) -> None:
         api("GET", "/memory/items", params={"limit": 1, "cursor": first, "kind": "episodic"}), 422, "invalid", "cursor"
     )
     refused(api("GET", "/memory/items", params={"colour": "red"}), 422, "invalid", "colour")
+
+
+def test_items_are_read_as_of_a_moment(api: Caller, subject: str) -> None:
+    first, other = kept(api)["item"], kept(api, OTHER)["item"]
+    before = clock.now().isoformat()
+    changed = api("PATCH", f"/memory/items/{first['item_id']}", {"text": "Wants mail in French."}, headers=IF_FIRST)
+    assert changed.status_code == 200
+    api("POST", f"/memory/items/{other['item_id']}/forget", {})
+    address = f"/memory/subjects/{subject}/as-of"
+
+    def read(at: str, **more: Any) -> dict[str, Any]:
+        found: dict[str, Any] = ok(api("GET", address, params={"as_of": at, **more}))
+        return found
+
+    page = read(before, limit=1)
+    held = page["items"] + read(before, limit=1, cursor=page["next"])["items"]
+    assert {each["text"] for each in held} == {TEXT, OTHER}
+    assert {(each["version"], each["version_now"], each["status_now"]) for each in held} == {
+        (1, 2, "active"),
+        (1, 2, "forgotten"),
+    }
+    (today,) = read(before, known="now")["items"] or [{"text": ""}]
+    assert today["text"] == "Wants mail in French."
+    assert read("2020-01-01T00:00:00Z")["items"] == [] == read(before, namespace="else")["items"]
+    zoneless, misspelt = {"as_of": "2020-01-01T00:00:00"}, {"as_of": before, "at": 1}
+    for params, field in (({}, "as_of"), (zoneless, "as_of"), (misspelt, "at")):
+        refused(api("GET", address, params=params), 422, "invalid", field)
 
 
 def test_messages_are_kept_once_numbered_and_taken_back(api: Caller, session: str) -> None:
