@@ -178,6 +178,7 @@ def server_services(made: Plan) -> Iterator[Service]:
             "postgres",
             postgres.command,
             _in_thread(postgres.answers),
+            environment=postgres.environment,
             preexec=postgres.preexec,
             before_start=postgres.clear_stale_locks,
             stop_signal=signal.SIGINT,  # fast and clean; SIGTERM would wait for connections

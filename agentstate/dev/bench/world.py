@@ -30,10 +30,12 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
     try:
         cluster = templates.copy_into(root, durable=True)
         os.sync()  # the copy itself must not be written out while we measure
-        for server, name in ((valkey, "valkey"), (cluster, "postgres")):
+        for server, name, environment in ((valkey, "valkey", {}), (cluster, "postgres", cluster.environment)):
             log = root / f"{name}.log"
             running.append(
-                start_until_answering(server.command, preexec=server.preexec, log=log, answers=server.answers)
+                start_until_answering(
+                    server.command, environment=environment, preexec=server.preexec, log=log, answers=server.answers
+                )
             )
         yield _environment(root, cluster, valkey)
     finally:
