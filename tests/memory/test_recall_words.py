@@ -113,7 +113,8 @@ WORDS_OF_TOM = {"tom": 1, "canari": 2, "fli": 255, "苹果": 1, "苹": 1, "果":
 
 def kept() -> dict[int, int]:
     """Of the only unit: digest of a lexeme -> how often it occurs."""
-    return dict(np.frombuffer(bytes(Unit.objects.get().words or b""), dtype=rows.ENTRY).tolist())
+    entries = np.frombuffer(bytes(Unit.objects.get().words or b""), dtype=rows.ENTRY)
+    return dict(zip(entries["digest"].tolist(), entries["often"].tolist(), strict=True))
 
 
 def test_plain_and_blind_give_the_same_scores(scope: None, tenant: Tenant, subject: Subject) -> None:
