@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from agentstate.core import canonical
+from agentstate.core import canonical, contradicting
 from agentstate.core.errors import Invalid, TooLarge
 from agentstate.core.limits import FACTS_BYTES_MAX
 
@@ -168,10 +168,8 @@ def read(kind: str, version: int, stored: Doc | None) -> Read:
 
 def key_of(kind: str, facts: Doc | None) -> tuple[str, ...] | None:
     """What these facts are about, in a form that can be compared; None when they cannot contradict others."""
-    if facts is None or kind not in _kinds:
-        return None
-    values = [facts.get(name) for name in _kinds[kind].key_fields]
-    return (kind, *(str(value).strip().casefold() for value in values)) if all(values) else None
+    about = dict.fromkeys(_kinds[kind].key_fields, "") if kind in _kinds else {}
+    return contradicting.key_of(kind, facts, about)
 
 
 def size_of(facts: Doc | None) -> int:
@@ -185,7 +183,11 @@ def _known(kind: str) -> _Kind:
     return _kinds[kind]
 
 
-register("contact", Contact, key_fields=("channel",))
-register("preference", Preference, key_fields=("about",))
-register("order", Order, key_fields=("number",))
-register("commitment", Commitment, key_fields=("what", "by"))
+_OURS: dict[str, type[Facts]] = {
+    "contact": Contact,
+    "preference": Preference,
+    "order": Order,
+    "commitment": Commitment,
+}
+for _kind, _model in _OURS.items():
+    register(_kind, _model, key_fields=tuple(contradicting.ABOUT[_kind]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentstate.core import canonical, likeness
+from agentstate.core import canonical, contradicting, likeness
+from agentstate.core.contradicting import Statement, Why
 from agentstate.sdk import memory_acts as acts
 
 
@@ -52,7 +54,7 @@ class Item:
 def same(items: Iterable[Item], wanted: acts.Remember) -> Item | None:
     """The item of the same words."""
     return next(
-        (item for item in items if item.namespace == wanted.namespace and _normal(item.text) == _normal(wanted.text)),
+        (item for item in items if item.namespace == wanted.namespace and normal(item.text) == normal(wanted.text)),
         None,
     )
 
@@ -78,14 +80,40 @@ def merge(item: Item, wanted: acts.Remember) -> None:
     item.version += 1
 
 
+def statement(item: Item) -> Statement:
+    """As contradictions are looked for."""
+    attribute = (item.namespace, normal(item.attribute)) if item.attribute else None
+    key = contradicting.key_of(item.fact_kind, item.facts, contradicting.ABOUT.get(item.fact_kind, {}))
+    return Statement(normal(item.text), item.namespace, attribute, key, item.facts)
+
+
+def contradictions(item: Item, others: Iterable[Item]) -> list[tuple[Item, Why]]:
+    """Which of the others may say otherwise, and how both name what they are about."""
+    mine = statement(item)
+    found = [(other, contradicting.why(mine, statement(other))) for other in others if other is not item]
+    return [(other, why) for other, why in found if why]
+
+
+def says_it(items: Iterable[Item], wanted: acts.Propose) -> Item | None:
+    """The item to which a proposal adds nothing."""
+    said = likeness.words(wanted.text)
+    return next((item for item in items if item.namespace == wanted.namespace and _covers(item, said, wanted)), None)
+
+
+def _covers(item: Item, said: likeness.Words, wanted: acts.Propose) -> bool:
+    if wanted.facts is not None and wanted.facts != item.facts:
+        return False
+    return likeness.is_near(said, item.words) and len(said.terms) <= len(item.words.terms)
+
+
 def _is_one(item: Item, wanted: acts.Remember) -> bool:
     if (item.namespace, item.kind) != (wanted.namespace, wanted.kind):
         return False
-    if item.attribute and wanted.attribute and _normal(item.attribute) != _normal(wanted.attribute):
+    if item.attribute and wanted.attribute and normal(item.attribute) != normal(wanted.attribute):
         return False
     has_facts = item.facts is not None and wanted.facts is not None
     return not has_facts or (item.fact_kind, item.facts) == (wanted.fact_kind, wanted.facts)
 
 
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())
+def normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,7 +1,8 @@
 """The memory of a MemoryStore: small, honest, gone with the process.
 
 Recall is by shared words and a context is pinned items, what recall found and the last messages: enough to test what an
-agent does with its memory, not how well the service searches. What is remembered goes through the service's fence.
+agent does with its memory, not how well the service searches. What is remembered or proposed goes through the service's
+fence, and contradictions are found by its rules.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from agentstate.core import canonical, clock, ids, restating, tokens
+from agentstate.core import canonical, clock, contradicting, ids, restating, tokens
 from agentstate.core.errors import Conflict, Invalid, NotFound
 from agentstate.core.limits import (
     ITEM_BYTES_MAX,
@@ -69,7 +70,7 @@ class Tier:
         self.subjects: list[Subject] = []
         self.sessions: dict[str, Session] = {}
         self.items: dict[str, Item] = {}
-        self.proposals: dict[str, acts.Propose] = {}
+        self.proposals: dict[tuple[str, str, str, str], str] = {}  # subject, act, item and text -> id
         self.documents: dict[str, list[acts.Progress]] = {}
         self.prompts: dict[tuple[str, str], acts.Prompt] = {}
         self._given: defaultdict[str, dict[str, str]] = defaultdict(dict)  # run -> id@version -> text
@@ -257,7 +258,18 @@ class Tier:
             in_memory_items.merge(item, wanted)
         else:
             item, change = self._new_item(subject, wanted), "created"
-        return acts.Kept(item.id, item.version, change, tuple(self._evict(subject, keep=item)), verdict.why)
+        evicted = tuple(self._evict(subject, keep=item))
+        return acts.Kept(item.id, item.version, change, evicted, verdict.why, self._contradicted(item))
+
+    def _contradicted(self, item: Item) -> tuple[str, ...]:
+        """Items that may say otherwise. Of those that name the same, one is proposed to take the other's place."""
+        found = in_memory_items.contradictions(item, self._active(item.subject))
+        for other, why in found:
+            if why in contradicting.FIRM:
+                about = f"{item.id} says something else about the same ({why})."
+                body = acts.Propose(item.text, "supersede", other.id, confidence=contradicting.SUPERSEDES, why=about)
+                self._suggest(item.subject, body)
+        return tuple(other.id for other, _ in found)
 
     def _known(self, subject: Subject, asker: Asker) -> list[restating.Clause]:
         """What a statement may only tell again: items, what the run was given, prompts."""
@@ -300,18 +312,40 @@ class Tier:
         return acts.Forgotten(item.id, item.status)
 
     def _propose(self, wanted: acts.Propose, asker: Asker) -> acts.Proposed:
-        if wanted.act != "add":
-            self._item(wanted.item)
-        else:
-            _check_text(wanted.text, ITEM_BYTES_MAX)
-        proposal_id = _new("proposal")
-        self.proposals[proposal_id] = wanted
-        return acts.Proposed(proposal_id, "proposed")
+        session = None if wanted.subject else self._session(wanted.session or asker.session)
+        subject = self._whose(wanted.subject, session)
+        item = self._item(wanted.item, of=subject) if wanted.act != "add" else None
+        if item is not None and wanted.act == "forget":
+            wanted = replace(wanted, text=wanted.text or item.text)
+        _check_text(wanted.text, ITEM_BYTES_MAX)
+        if item is None:
+            known = self._nothing_new(subject, wanted, asker)
+            return known or self._suggest(subject, wanted)
+        if item.status != "active":
+            raise Conflict(f"{item.id} is {item.status}: nothing to change.", status=item.status)
+        return self._suggest(subject, wanted)
 
-    def _item(self, item_id: str) -> Item:
-        if item_id not in self.items:
+    def _nothing_new(self, subject: Subject, wanted: acts.Propose, asker: Asker) -> acts.Proposed | None:
+        """Why there is nothing to propose."""
+        verdict = judged(wanted.text.strip(), self._known(subject, asker), subject.names, by_person=False)
+        if not verdict.text:
+            return acts.Proposed("", "known" if verdict.restated_item else "refused", why=verdict.why)
+        item = in_memory_items.says_it(self._active(subject), wanted)
+        return acts.Proposed("", "known", why=f"{item.id} says it") if item is not None else None
+
+    def _suggest(self, subject: Subject, wanted: acts.Propose) -> acts.Proposed:
+        """Once while it is pending, and nobody decides here."""
+        same = (subject.id, wanted.act, wanted.item, in_memory_items.normal(wanted.text))
+        if same in self.proposals:
+            return acts.Proposed(self.proposals[same], "known", why="it is proposed already")
+        self.proposals[same] = _new("proposal")
+        return acts.Proposed(self.proposals[same], "proposed")
+
+    def _item(self, item_id: str, *, of: Subject | None = None) -> Item:
+        item = self.items.get(item_id)
+        if item is None or of not in (None, item.subject):
             raise NotFound("There is no such item.")
-        return self.items[item_id]
+        return item
 
     def _active(self, subject: Subject) -> list[Item]:
         return [item for item in self.items.values() if item.subject is subject and item.status == "active"]

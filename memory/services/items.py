@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from agentstate.core import likeness
+from agentstate.core import contradicting, likeness
 from agentstate.core.clock import now
 from agentstate.core.errors import Conflict
 from agentstate.core.ids import new_id, public_id
@@ -30,7 +30,6 @@ from memory.services.revising import Content, Held
 from memory.sources import Source
 
 NO_SOURCE = Source()
-SUPERSEDES = 0.6  # confidence of a proposal that only says: both are about the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ class _Writer:
             ),
             key=self.key,
             actor=self.actor,
-            confidence=SUPERSEDES,
+            confidence=contradicting.SUPERSEDES,
             item_id=hint.item_id,
             expected_version=hint.version,
             source=self.source,

@@ -142,6 +142,65 @@ def test_nearly_the_same_is_a_revision_and_a_correction_an_item_of_its_own(bench
     assert (revised["text"], revised["version"]) == (more, 2)
 
 
+def test_what_may_say_otherwise_is_named_and_proposed_to_give_way(bench: Bench) -> None:
+    claim = bench.admit()
+    write(bench, claim, "session", ADA)
+
+    def tea(value: str) -> dict[str, Any]:
+        return {"fact_kind": "preference", "facts": {"about": "tea", "value": value}}
+
+    said: dict[str, tuple[dict[str, Any], list[int]]] = {
+        "Speaks German with us.": ({"attribute": "language"}, []),
+        "Wants letters in French.": ({"attribute": "Language "}, [0]),
+        "Has a garden.": ({"attribute": "home"}, []),
+        "Wants letters in Dutch.": ({"attribute": "language", "namespace": "office"}, []),
+        "Drinks green leaves.": (tea("green"), []),
+        "Chose the dark sort.": (tea("black"), [4]),
+        "The parcel weighs 5 kilos": ({}, []),
+        "The parcel weighs 7 kilos": ({}, [6]),
+        "The parcel weighs 9 kilos": ({"namespace": "office"}, []),
+        "Promised to ring back.": ({"fact_kind": "commitment", "facts": {"what": "ring back"}}, []),
+        "Has rung back.": ({"fact_kind": "commitment", "facts": {"what": "ring back", "by": "us", "done": True}}, [9]),
+    }
+    kept = []
+    for n, (text, (how, otherwise)) in enumerate(said.items(), 1):
+        kept.append(write(bench, claim, "remember", {"text": text, **how}, n=n))
+        assert kept[-1]["contradicts"] == [kept[place]["item_id"] for place in otherwise], text
+    # What both name is proposed by the service itself; what only their words suggest is not.
+    for n, (text, replaced, outcome) in enumerate(
+        [("Wants letters in French.", 0, "known"), ("The parcel weighs 7 kilos", 6, "proposed")], 1
+    ):
+        body = {"text": text, "act": "supersede", "item": kept[replaced]["item_id"]}
+        assert write(bench, claim, "propose", body, n=n)["outcome"] == outcome, text
+
+
+def test_a_proposal_is_fenced_and_made_once(bench: Bench) -> None:
+    claim = bench.admit()
+    write(bench, claim, "session", {**ADA, "name": "Ada"})
+    kept = write(bench, claim, "remember", {"text": TEA})
+    told = "As I recall, you drink green tea in the morning."
+    answers = [
+        write(bench, claim, "propose", {"text": text}, n=n)
+        for n, text in enumerate(["Plays the violin.", "Plays  the VIOLIN.", told], 1)
+    ]
+    assert [answer["outcome"] for answer in answers] == ["proposed", "known", "known"]
+    assert answers[0]["proposal_id"] == answers[1]["proposal_id"] and answers[1]["why"] == "it is proposed already"
+    assert (answers[2]["proposal_id"], answers[2]["why"]) == ("", f"it only restates an item ({kept['item_id']})")
+    change = {"text": "Ada drinks black tea.", "act": "update", "item": kept["item_id"]}
+    assert write(bench, claim, "propose", change, n=4)["outcome"] == "proposed"
+    read(bench, claim, "recall", {"question": "green tea"})
+    write(bench, claim, "forget", {"item": kept["item_id"], "reason": "she asked"})
+    echo = write(bench, claim, "propose", {"text": told}, n=5)
+    assert (echo["outcome"], echo["why"]) == ("refused", f"it only restates an item ({kept['item_id']}@1)")
+    for n, (body, refusal) in enumerate(
+        [(change, Conflict), ({**change, "item": f"item_{'0' * 32}"}, NotFound), ({"text": " "}, Invalid)], 6
+    ):
+        step = begun(bench, claim, "memory.propose", n=n)
+        with pytest.raises(refusal):
+            bench.store.memory(claim, "propose", body, step_seq=step.seq, key=step.key)
+        bench.finish(claim, step.seq, "refused")
+
+
 def test_the_next_worker_repeats_a_lost_write_under_the_same_key(bench: Bench) -> None:
     claim = bench.admit()
     write(bench, claim, "session", ADA)
