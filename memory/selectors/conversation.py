@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.ids import parse_id, public_id
 from agentstate.db import sql
 from memory import keys
-from memory.models import Author, Message, Session, Subject, Summary
+from memory.models import Author, ItemRevision, Message, Session, Subject, Summary
 from memory.selectors import directory, removed
 from memory.selectors.messages import OpenedMessage
 from memory.selectors.opening import Words
@@ -43,6 +43,7 @@ class Piece:
     source: str
     source_id: UUID
     version: int
+    text: str = ""  # of an item, as this version has it; "" when it is gone
 
     @property
     def public_id(self) -> str:
@@ -170,7 +171,7 @@ def window(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Window:
-    """Messages from number `first` on (0: the newest), or of a time range; undone ones too. Three reads."""
+    """Messages from number `first` on (0: the newest), or of a time range; undone ones too. Four reads."""
     # Indexes: memory_message_seq; for a time range memory_message_time.
     found: QuerySet[Message] = Message.objects.filter(session_id=shown.session.id, subject_id=shown.subject_id)
     if since is not None:
@@ -186,7 +187,7 @@ def window(
         more_before, rows, more_after = len(rows) > WINDOW, rows[:WINDOW][::-1], False
     return Window(
         _opened(shown, rows),
-        _known(shown.session.id, rows),
+        _worded(shown, _known(shown.session.id, rows)),
         before=rows[0].seq if more_before else 0,
         after=rows[-1].seq if more_after else 0,
     )
@@ -255,6 +256,23 @@ def _known(session_id: UUID, rows: Sequence[Message]) -> dict[UUID, Known]:
             matched[answer.id] = mine[-1]
             calls = [call for call in calls if call.run_id != answer.run_id or call.at > mine[-1].at]
     return matched
+
+
+def _worded(shown: Conversation, known: dict[UUID, Known]) -> dict[UUID, Known]:
+    """The same with the words of their items. One read. Index: memory_itemrevision_pkey."""
+    wanted = {piece.source_id for call in known.values() for piece in call.pieces if piece.source == "item"}
+    found = ItemRevision.objects.filter(item_id__in=wanted, subject_id=shown.subject_id) if wanted else []
+    texts = {
+        (row.item_id, row.version): shown.words.text(
+            "memory_itemrevision", f"{row.item_id}:{row.version}:text", row.text
+        )
+        for row in found
+    }
+
+    def worded(piece: Piece) -> Piece:
+        return replace(piece, text=texts.get((piece.source_id, piece.version), ""))
+
+    return {answer: replace(call, pieces=[worded(piece) for piece in call.pieces]) for answer, call in known.items()}
 
 
 def _call(found: tuple[Any, ...]) -> Known:

@@ -19,18 +19,18 @@ from memory.selectors.opening import Words
 from memory.selectors.shelf import ItemFilter, ItemRow, Items
 
 SESSION_OF = """
-SELECT s.id, s.subject_id, coalesce(u.external_id, ''), s.message_count
+SELECT s.id, s.subject_id, coalesce(u.external_id, ''), u.name, s.message_count
 FROM memory_session s JOIN memory_subject u ON u.id = s.subject_id WHERE s.key = %s
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A session and whom it is about, as far as nothing of it is sealed."""
+    """A session and whom it is about."""
 
     session_id: UUID
     subject_id: UUID
-    external_id: str
+    subject: str  # its name, else its external id; "" when there is neither to read
     messages: int
 
 
@@ -78,6 +78,11 @@ def spoken(
 
 
 def session_of(key: str) -> Spoken | None:
-    """The session of this key, if there is one. One read. Index: memory_session_key."""
+    """The session of this key, if there is one. One read, two when there is. Index: memory_session_key."""
     found = sql.row(SESSION_OF, [key])
-    return Spoken(*found) if found else None
+    if found is None:
+        return None
+    session_id, subject_id, external_id, sealed, messages = found
+    words = Words(keys.several([subject_id]).get(subject_id))
+    name = "" if words.erased else words.text("memory_subject", subject_id, sealed)
+    return Spoken(session_id, subject_id, name or external_id, messages)

@@ -86,6 +86,11 @@ class Row:
         return f"{shown(self.field.inherited)}, {_from(self.field.inherited_from)}"
 
     @property
+    def otherwise(self) -> str:
+        """What holds when it is left empty, without from where: short enough for a narrow control."""
+        return shown(self.field.inherited)
+
+    @property
     def in_force(self) -> str:
         return shown(self.field.value)
 

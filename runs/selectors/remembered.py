@@ -31,7 +31,7 @@ class Given:
 
 
 def of_run(run_id: UUID, session_key: str) -> Spoken | None:
-    """The session that a run speaks in, and with whom; None when it has opened none. One read."""
+    """The session that a run speaks in, and with whom; None when it has opened none. Two reads."""
     return listing.session_of(session_key or public_id("run", run_id))
 
 

@@ -64,12 +64,16 @@ def test_every_receipt_is_reached_page_by_page(
     people = [town.meet(f"p{n}", f"Person{n}") for n in range(3)]
     for person in people:
         erase(town, person)
-    monkeypatch.setattr("agentstate.http.cursors.page.__kwdefaults__", {"order": ("-id",), "after": "", "rows_max": 2})
+    monkeypatch.setattr("agentstate.affairs.erasures.page.__kwdefaults__", {"state": "", "after": "", "rows_max": 2})
     first = alice_client.get(f"{base}/memories/erasures/?state=verified").content.decode()
     assert first.count("/erase/receipt/") == 2
     older = first.partition("?state=verified&amp;after=")[2].partition('"')[0]
     second = alice_client.get(f"{base}/memories/erasures/?state=verified&after={older}").content.decode()
     assert second.count("/erase/receipt/") == 1
+    done = alice_client.get(f"{base}/memories/subject_{people[0].subject.id.hex}/erase/").content.decode()
+    for what in ("Sessions", "The subject itself"):
+        assert f"<td>{what}</td>" in done, what
+    assert "memory_" not in done
     for person in people:
         subject = public_id("subject", person.subject.id)
         assert (subject in first) != (subject in second)

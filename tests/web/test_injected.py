@@ -24,7 +24,7 @@ HOSTILE = "Wants <b>mail</b> in German, her key is sk-abcdefghijklmnopqrstuvwx."
 
 @st.agent("injected-page")
 def asks() -> str:
-    session = st.memory.session("user:1")
+    session = st.memory.session("user:1", name="Mara <Lind>")
     session.say("user", "Which language do I want mail in?")
     kept = st.memory.remember(HOSTILE, pinned=True)
     st.memory.recall("mail language")
@@ -96,7 +96,7 @@ def test_the_run_page_leads_to_the_subject_and_the_session(
 ) -> None:
     run_id, _ = run
     page = alice_client.get(f"{base}/runs/{run_id}/").content.decode()
-    assert "user:1" in page
+    assert "Mara &lt;Lind&gt;</a>" in page and "user:1" not in page
     assert re.search(r"/memories/subject_[0-9a-f]{32}/", page) and re.search(r"/sessions/session_[0-9a-f]{32}/", page)
     only = alice_client.get(f"{base}/runs/{run_id}/?kind=memory").content.decode()
     assert "memory.recall" in only

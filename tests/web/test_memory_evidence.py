@@ -42,7 +42,7 @@ def test_an_answer_names_what_it_knew_word_for_word(
     page = text(alice_client.get(f"{base}/sessions/{session}/"))
     assert page.count("Knew ") == 1, "the second answer was given nothing of its own"
     assert "1 memory" in page and "prompt v1" in page and f"/{item}/?version=1" in page
-    assert f"/runs/{run}/steps/2/" in page
+    assert f"/runs/{run}/steps/2/" in page and f"“{HOURS}” v1</a>" in page
     call = page.partition("/calls/")[2].partition("/")[0]
     told = text(alice_client.get(f"{base}/sessions/{session}/calls/{call}/"))
     assert HOURS in told and "Be kind." in told and "When will you phone me?" in told
@@ -51,6 +51,7 @@ def test_an_answer_names_what_it_knew_word_for_word(
     alice_client.post(edit, changed)
     assert HOURS in text(alice_client.get(f"{base}/sessions/{session}/calls/{call}/")), "as it was then"
     assert HOURS in text(alice_client.get(edit, {"version": "1"}))
+    assert f"“{HOURS}” v1</a>" in text(alice_client.get(f"{base}/sessions/{session}/"))
 
 
 def test_a_memory_says_in_which_runs_it_was_used_and_which_of_them_wait(

@@ -27,7 +27,7 @@ from memory.selectors import review
 from runs.views.showing import show
 
 WAIT_S = 3.0  # of the person who pressed the button; the task does the rest
-# Rows by table, in the words of the page; the others are counted together as what search and order need.
+# Rows by table, in the words of the page; a plan counts the others together as what search and order need.
 WORDS = {
     "memory_item": ("item", "items"),
     "memory_itemrevision": ("version of items", "versions of items"),
@@ -40,6 +40,17 @@ WORDS = {
     "memory_injection": ("note of what a call was given", "notes of what calls were given"),
     "memory_alias": ("other name", "other names"),
 }
+ALSO = {
+    "memory_subject": "the subject itself",
+    "memory_author": "authors of messages",
+    "memory_progressversion": "versions of progress documents",
+    "memory_unit": "units of search",
+    "memory_unittokens": "tokens of units",
+    "memory_unitstaged": "vectors of a move to another model",
+    "memory_receipt": "answers kept for repeated writes",
+    "memory_removed": "notes of what retention removed",
+}
+NAMED = {table: several for table, (_, several) in WORDS.items()} | ALSO
 
 
 @require_http_methods(["GET", "POST"])
@@ -79,7 +90,13 @@ def _begun_page(request: TenantRequest, subject: str, done: Erasure, *, status: 
         facts = {"status": done.status, "receipt": done.receipt, "problem": done.problem, "waits": done.waits}
         return twin({"subject_id": subject} | facts)
     (row,) = erasures.rows_of([done])
-    context: dict[str, object] = {"section": "memories", "subject": subject, "erasure": done, "row": row}
+    context: dict[str, object] = {
+        "section": "memories",
+        "subject": subject,
+        "erasure": done,
+        "row": row,
+        "gone": _gone(done),
+    }
     return show(request, "web/erased.html", context, status=status)
 
 
@@ -94,6 +111,13 @@ def _going(plan: ErasePlan) -> list[tuple[int, str]]:
     return [
         (plan.counts[table], words[plan.counts[table] != 1]) for table, words in WORDS.items() if plan.counts.get(table)
     ]
+
+
+def _gone(done: Erasure) -> list[tuple[str, int]]:
+    """What was deleted, as the plan named it; a table without a word is named itself."""
+    places = {table: place for place, table in enumerate(NAMED)}
+    tables = sorted(done.counts, key=lambda table: (places.get(table, len(places)), table))
+    return [(NAMED.get(table, table), done.counts[table]) for table in tables if done.counts[table]]
 
 
 def _plain(plan: ErasePlan) -> dict[str, object]:
