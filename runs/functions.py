@@ -45,6 +45,7 @@ def operations() -> list[Operation]:
         migrations.RunSQL(
             _read("turn.sql"), "DROP FUNCTION runs_turn; DROP FUNCTION runs_within_budget; DROP FUNCTION runs_renew"
         ),
+        migrations.RunSQL(_read("plain_turn.sql"), "DROP FUNCTION runs_turn_plain"),
         migrations.RunSQL(_read("claim.sql"), "DROP FUNCTION runs_claim"),
         migrations.RunSQL(_read("frozen.sql"), _read("frozen_undo.sql")),
         migrations.RunSQL(_read("events.sql"), "DROP FUNCTION runs_ensure_partitions"),

@@ -83,6 +83,7 @@ class RunSession:
     last: tuple[Turn, TurnReply] | None = None  # a turn sent twice (its reply was lost) gets the same answer
     broken: bool = False  # a transaction failed half way: load it again
     hinted_at: float = float("-inf")  # monotonic seconds of the last live hint
+    closer_until: float = float("-inf")  # monotonic seconds: so long no turn is tried as a plain one
     lease: bytes = field(init=False)  # as Postgres reads an interval
     call_for: bytes = field(init=False)
     lock: threading.RLock = field(default_factory=threading.RLock)

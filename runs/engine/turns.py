@@ -49,6 +49,7 @@ register("turn.cold", "the hot part inside the transaction / the rest of it")
 register("turn.scratchpad", "the turn's commit / the scratchpad in Redis")
 
 HINT_EVERY_S = 0.1
+CLOSER_FOR_S = 1.0
 OVER = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 TURN = sql.Call(
     "agentstate_turn",
@@ -57,6 +58,15 @@ TURN = sql.Call(
       $18::int, $19::int, $20::text[], $21::bytea[], $22::bytea[], $23::jsonb, $24::jsonb)""",
     binary=(1, 2, *range(12, 15), 16, 17, 20, 21, 22),
 )
+PLAIN_TURN = sql.Call(
+    "agentstate_plain_turn",
+    """SELECT runs_turn_plain($1::uuid, $2::uuid, $3::bigint, $4::interval, $5::interval, $6::date, $7::int, $8::int,
+      $9::text, $10::int, $11::int, $12::bytea, $13::bytea, $14::bytea, $15::int, $16::bytea, $17::bytea, $18::text,
+      $19::text, $20::text, $21::text, $22::bytea, $23::bytea, $24::jsonb)""",
+    binary=(1, 2, *range(12, 15), *range(16, 24)),
+)
+EndArgs = tuple[bytes, bytes, bytes]
+StartArgs = tuple[tuple[bytes, ...], tuple[bytes | None, ...]]
 
 
 class StaleSession(Exception):
@@ -76,6 +86,10 @@ class Plan:
 
     def is_plain(self) -> bool:
         return not (self.other_ends or self.old or self.then or any(step.question for step in self.new))
+
+    def is_one_step(self) -> bool:
+        """One step begins and at most one ends: a plain turn of the database, unless there is more to say of them."""
+        return len(self.new) == 1 and len(self.done) <= 1 and self.new[0].status == "started"
 
     def is_boundary(self) -> bool:
         """A keyframe stands before destructive effects, at approvals, on pause and at a generation's start."""
@@ -185,7 +199,7 @@ def _record(
             for blob in frame.blobs:
                 blobs.put(session.run_id, blob)
         hit("turn.blobs")
-    answer = TURN(_arguments(session, plan, entries, frame))
+    answer = _sent(session, plan, entries, frame)
     if answer is None:
         name = public_id("run", session.run_id)
         raise Fenced(f"{name} belongs to another worker, or its lease (fence {session.fence}) has ended.")
@@ -258,29 +272,41 @@ def _frame_kind(plan: Plan, kind: str) -> str:
     return "pause" if isinstance(plan.then, Park) else kind
 
 
-def _arguments(session: RunSession, plan: Plan, entries: Any, frame: FrameRow) -> list[bytes | None]:
-    """Of TURN."""
-    outputs: list[bytes | None] = []
-    for done in plan.done:
-        outputs += (session.seal_step(done.known.identity, "output", done.output), done.output_hash)
-    texts, inputs, begins = list[bytes](), list[bytes | None](), 0
-    for step in plan.new:
-        texts += starting.texts_of(step)
-        inputs += starting.bodies_of(session, step)
-        begins += step.status != "done"
-    ended = [done.known.seq for done in plan.done]
-    more = _more(session, plan, entries)
-    return [
+def _sent(session: RunSession, plan: Plan, entries: Any, frame: FrameRow) -> bytes | None:
+    """What the database answers. A turn that it does not take for a plain one is sent whole, for a while at once."""
+    run = [
         *(session.tenant_id.bytes, session.run_id.bytes, b"%d" % session.fence, session.lease, session.call_for),
         *(session.month, b"%d" % frame.n, None if frame.base_n is None else b"%d" % frame.base_n),
         *(frame.kind.encode(), b"%d" % frame.schema_version, b"%d" % frame.plain_bytes),
         *(frame.body, frame.sha, frame.chain),
-        *(b"%d" % len(ended), sql.integers(ended), sql.array(outputs, of=sql.BYTEA, width=2)),
-        *(b"%d" % len(plan.new), b"%d" % begins, sql.array(texts, of=sql.TEXT, width=5)),
-        *(sql.array(inputs, of=sql.BYTEA, width=4),),
-        sql.array([_sealed_entry(session, entry) for entry in entries], of=sql.BYTEA),
-        orjson.dumps({"ended": ended, "begun": len(plan.new)}),
-        None if more is None else orjson.dumps(more),
+    ]
+    told = orjson.dumps({"ended": [done.known.seq for done in plan.done], "begun": len(plan.new)})
+    more = _more(session, plan, entries)
+    ends = [_end(session, done) for done in plan.done]
+    starts = [(starting.texts_of(step), starting.bodies_of(session, step)) for step in plan.new]
+    if more is None and plan.is_one_step() and time.monotonic() >= session.closer_until:
+        end = ends[0] if ends else (None, None, None)
+        answer = PLAIN_TURN([*run, *end, *starts[0][0][:4], *starts[0][1][:2], told])
+        if answer is not None:
+            return answer
+        session.closer_until = time.monotonic() + CLOSER_FOR_S
+    sealed = sql.array([_sealed_entry(session, entry) for entry in entries], of=sql.BYTEA)
+    return TURN([*run, *_arrays(plan, ends, starts), sealed, told, None if more is None else orjson.dumps(more)])
+
+
+def _end(session: RunSession, done: Done) -> EndArgs:
+    """p_end to p_output_hash of runs_turn_plain."""
+    return b"%d" % done.known.seq, session.seal_step(done.known.identity, "output", done.output), done.output_hash
+
+
+def _arrays(plan: Plan, ends: list[EndArgs], starts: list[StartArgs]) -> list[bytes]:
+    """p_ends to p_inputs of runs_turn."""
+    return [
+        *(b"%d" % len(ends), sql.integers([done.known.seq for done in plan.done])),
+        sql.array([body for end in ends for body in end[1:]], of=sql.BYTEA, width=2),
+        *(b"%d" % len(starts), b"%d" % sum(step.status != "done" for step in plan.new)),
+        sql.array([text for texts, _ in starts for text in texts], of=sql.TEXT, width=5),
+        sql.array([body for _, bodies in starts for body in bodies], of=sql.BYTEA, width=4),
     ]
 
 

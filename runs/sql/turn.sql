@@ -4,7 +4,7 @@
 -- Every operator and function of a statement is looked up, checked for rights and set up anew by each execution, so
 -- what nearly every turn has comes as typed arguments, and what few have (usage, keys, time-outs, parents, entries, acts
 -- on effects) in p_more, which is null otherwise. A changed meaning gets a new function (runs_turn_2): old workers keep
--- calling this one.
+-- calling this one. What it writes for one plain step, runs_turn_plain writes the same.
 --
 -- p_ended: numbers of steps; p_outputs: of each of them the sealed output and its hash. p_begun: of each new step
 -- identity, name, kind, effect and status; p_inputs: of each the payload's hash, the sealed payload, and the sealed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -17,10 +19,10 @@ from agentstate.core.errors import Unavailable
 from agentstate.core.ids import parse_id
 from agentstate.db import sql
 from agentstate.dev.testing import superuser_url
-from agentstate.sdk.store import StepFinish, StepStart, Turn
+from agentstate.sdk.store import Budget, StepFinish, StepStart, Turn
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
-from runs.engine import leases
+from runs.engine import leases, turns
 from runs.models import AgentVersion, Run, Worker
 from runs.services import admission, clock, registry
 from tests.runs.conftest import SPEC, Desk
@@ -106,6 +108,52 @@ def test_who_froze_inside_a_transaction_lost_its_locks_and_is_told_that_nothing_
             warm.store.admit("desk", {}, external_id="one")
     run = warm.store.admit("desk", {}, external_id="one")
     assert warm.try_take(run.run_id) is not None
+
+
+def steps_of(desk: Desk) -> list[dict[str, Any]]:
+    """A run of three plain steps, and the rows it has left: what differs from run to run only as there or not."""
+    claim, seq = desk.start(), 0
+    for n in range(1, 4):
+        ends = [StepFinish(seq, output={"n": n})] if seq else []
+        start = StepStart(f"look#{n}", "look", payload={"page": n}, effect="replayable")
+        seq = desk.store.turn(claim, Turn(finish=ends, start=[start], state={"n": n})).begun[0].seq
+    with tenant_scope(desk.tenant_id):
+        run = parse_id("run", claim.run_id)
+        tables = {"runs_run": "id", "runs_step": "run_id", "checkpoints_frame": "run_id", "runs_event": "run_id"}
+        found = [
+            sql.rows(f"SELECT to_jsonb(t) FROM {table} t WHERE {key} = %s", [run]) for table, key in tables.items()
+        ]
+    same = {"seq", "n", "status", "identity", "name", "kind", "effect", "outcome", "attempt", "fence", "generation"}
+    same |= {"step_seq", "event_seq", "frame_n", "claims", "end_frame", "base_n", "schema_version", "plain_bytes"}
+    same |= {"detail", "source", "model", "error_type", "sent", "retry", "has_probe", "tokens_in", "cost", "control"}
+    rows = [json.loads(row[0]) for rows in found for row in rows]
+    alike = [{name: value if name in same else value is None for name, value in row.items()} for row in rows]
+    return sorted(alike, key=str)
+
+
+def test_a_plain_turn_writes_what_the_whole_one_writes(
+    committed_db: None, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, sent, plain = Desk(alice), list[Any](), turns.PLAIN_TURN
+
+    def watched(args: Any) -> Any:
+        sent.append(plain(args))
+        return sent[-1]
+
+    monkeypatch.setattr(turns, "PLAIN_TURN", watched)
+    rows = steps_of(desk)
+    assert sent == [b"1", b"2", b"3"]
+    monkeypatch.setattr(turns, "PLAIN_TURN", lambda args: None)
+    assert steps_of(desk) == rows
+
+
+def test_what_is_not_plain_for_the_database_is_not_tried_for_a_while(warm: Desk) -> None:
+    """Here for a budget, of which there is enough: each of these turns goes on."""
+    claim = warm.take(warm.store.admit("desk", {}, budget=Budget(steps=10)).run_id)
+    found = [len(round_trips(partial(take_a_step, warm, claim, n))) for n in (1, 2)]
+    warm.store.session_of(claim.run_id, claim.fence).closer_until = time.monotonic()
+    found += [len(round_trips(partial(take_a_step, warm, claim, n))) for n in (3, 4)]
+    assert found == [2, 1, 2, 1]
 
 
 def test_an_update_of_a_turn_touches_no_index(db: None, alice: Actor) -> None:

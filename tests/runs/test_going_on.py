@@ -140,7 +140,7 @@ def test_a_committed_turn_whose_reply_was_lost_is_not_written_again(desk: Desk, 
     from runs.engine import turns
 
     claim = desk.start()
-    real = turns.TURN
+    real = turns.PLAIN_TURN
     calls: list[Any] = []
 
     def lossy(args: Any) -> Any:
@@ -150,7 +150,7 @@ def test_a_committed_turn_whose_reply_was_lost_is_not_written_again(desk: Desk, 
             raise ConnectionResetError("the reply of COMMIT is lost")
         return found
 
-    monkeypatch.setattr(turns, "TURN", lossy)
+    monkeypatch.setattr(turns, "PLAIN_TURN", lossy)
     turn = Turn(start=[StepStart("look#1", "look", payload={"q": 1})], state={"n": 1})
     with pytest.raises(ConnectionResetError):
         desk.store.turn(claim, turn)

@@ -71,6 +71,7 @@ def _cpu_s() -> tuple[float, float]:
 def _timed(contender: Ours, steps: int) -> tuple[float, Stopwatch]:
     watch = Stopwatch()
     with (
+        watch.around(turns, "PLAIN_TURN", into="sql"),
         watch.around(turns, "TURN", into="sql"),
         watch.around(FrameWriter, "prepare", into="codec"),
         watch.around(RunSession, "seal_step", into="codec"),

@@ -73,11 +73,21 @@ def sql_of(mutant: str, function: str, definition: str) -> str:
     return broken(definition) if broken else definition
 
 
-def _turn_without_fence(definition: str) -> str:
-    definition, fences = re.subn(r"(\w+\.)?fence = p_fence and ", "", definition)
-    definition, leases = re.subn(r" and r\.lease_until > v_now", "", definition)
-    assert fences >= 3 and leases >= 2, "runs_turn is fenced in another way by now: break that instead"
-    return definition
+def functions() -> list[str]:
+    """Those of the database that some mutant breaks."""
+    return sorted({function for _, function in _SQL})
+
+
+def _without_fence(*, fences: int, leases: int) -> Callable[[str], str]:
+    """Takes so many comparisons of the fence and of the lease out of a turn, or refuses to."""
+
+    def broken(definition: str) -> str:
+        definition, fenced = re.subn(r"(\w+\.)?fence = p_fence and ", "", definition)
+        definition, leased = re.subn(r" and r\.lease_until > v_now", "", definition)
+        assert fenced >= fences and leased >= leases, "a turn is fenced in another way by now: break that instead"
+        return definition
+
+    return broken
 
 
 def _claim_of_the_living(definition: str) -> str:
@@ -196,7 +206,8 @@ def _memory_unkeyed() -> None:
 
 
 _SQL: dict[tuple[str, str], Callable[[str], str]] = {
-    ("no_fence", "runs_turn"): _turn_without_fence,
+    ("no_fence", "runs_turn"): _without_fence(fences=3, leases=2),
+    ("no_fence", "runs_turn_plain"): _without_fence(fences=2, leases=1),
     ("early_takeover", "runs_claim"): _claim_of_the_living,
 }
 _PATCHES: dict[str, Patch] = {

@@ -111,7 +111,7 @@ def change_database(superuser_url: str, *, mutant: str) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         if mutant == "no_fence":
             connection.execute("ALTER TABLE runs_step DISABLE TRIGGER runs_step_frozen")
-        for name, definition in connection.execute(FUNCTIONS, [["runs_turn", "runs_claim"]]).fetchall():
+        for name, definition in connection.execute(FUNCTIONS, [mutants.functions()]).fetchall():
             changed = mutants.sql_of(mutant, name, definition)
             if changed != definition:
                 connection.execute(changed.encode())
