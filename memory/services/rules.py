@@ -1,19 +1,19 @@
 """What can be read off a message without a model: few patterns, each of which means what it says.
 
-English for contact, orders and promises; names, preferences and allergies in the languages of phrases, too; addresses,
-numbers and dates in any. Questions, conditions, examples, quotations and code are left alone.
+In English and the languages of phrases; addresses, numbers and dates in any. Questions, conditions, examples,
+quotations and code are left alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentstate.core.extract import sentences_of
 from memory.services.drafts import NewItem
-from memory.services.phrases import PHRASES, Phrases
+from memory.services.phrases import CHANNEL, PHRASES, Phrases
 
 SENTENCE_CHARS_MAX = 300  # a longer one is no plain statement
 
@@ -42,7 +42,8 @@ PREFERS_CHANNEL = re.compile(rf"\bI(?:'d| would)? (?:always )?prefer (?:to be co
 PREFERS = re.compile(r"\bI (?:always )?prefer (?P<what>[^.,;:!?\n]{3,80})", re.IGNORECASE)
 ALLERGIC = re.compile(r"\bI(?:'m| am) allergic to (?P<what>[^.,;:!?\n]{3,60})", re.IGNORECASE)
 NAMED = re.compile(r"\b[Mm]y name is (?P<name>[A-Z][\w'’-]+(?: [A-Z][\w'’-]+){0,3})")
-ORDER = re.compile(r"\border\s*(?:number|no\.?|nr\.?|id)?\s*(?:is|:)?\s*#?\s*(?P<number>[A-Z]{0,4}-?\d{4,12})\b", re.I)
+NUMBER = r"(?P<number>[A-Z]{0,4}-?\d{4,12})(?!\w|[-/.]\d)"  # a date is no number
+ORDER = re.compile(rf"\border\s*(?:number|no\.?|nr\.?|id)?\s*(?:is|:)?\s*#?\s*{NUMBER}", re.I)
 PROMISED = re.compile(rf"\b(?:I|we)(?:'ll| will| promise to) (?P<what>(?:{_DOING})\b[^.!?\n]{{3,140}})", re.IGNORECASE)
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+(?![\w@])")
 PHONE = re.compile(r"(?<![\w+])\+\d(?:[ ()/.-]{0,2}\d){7,14}(?!\d)")
@@ -104,9 +105,15 @@ def _phones(sentence: str) -> Iterator[Found]:
 
 
 def _orders(sentence: str) -> Iterator[Found]:
-    for match in ORDER.finditer(sentence):
-        number = match["number"].upper()
-        new = NewItem(f"Has the order {number}.", namespace="orders", fact_kind="order", facts={"number": number})
+    kept: dict[str, str] = {}
+    for pattern, how in [
+        (ORDER, "Has the order {}."),
+        *((each.order, each.phrases.kept_order) for each in _TRANSLATED),
+    ]:
+        for match in pattern.finditer(sentence):
+            kept.setdefault(match["number"].upper(), how)
+    for number, how in kept.items():
+        new = NewItem(how.format(number), namespace="orders", fact_kind="order", facts={"number": number})
         yield Found(new, 0.8, "an order number")
 
 
@@ -141,29 +148,64 @@ def _allergies(sentence: str) -> Iterator[Found]:
 
 
 def _in_other_languages(sentence: str) -> Iterator[Found]:
-    for said, doubted in _TRANSLATED:
-        if doubted.search(sentence):
+    for each in _TRANSLATED:
+        if each.doubted.search(sentence):
             continue
-        for pattern, kept, fields, confidence, because in said:
-            if match := pattern.search(sentence):
+        contact = _contact_in(each, sentence)
+        if contact:
+            yield contact
+        if each.negated.search(sentence):
+            continue
+        for pattern, kept, fields, confidence, because in each.said:
+            match = pattern.search(sentence)
+            if match and not (contact and because == "a preference"):
                 yield Found(NewItem(kept.format(match["what"].strip()), **fields), confidence, because)
 
 
+def _contact_in(language: _Translated, sentence: str) -> Found | None:
+    match = language.contact.search(sentence)
+    if not match:
+        return None
+    word = next(value for name, value in match.groupdict().items() if name.startswith("channel") and value)
+    channel = language.phrases.channels[word.lower()]
+    called = language.phrases.called[channel]
+    if language.negated.search(sentence):
+        text = language.phrases.kept_no_contact.format(called)
+        return _contact(text, None, "", 0.75, "how not to be contacted")
+    doc = {"channel": channel, "preferred": True}
+    text = language.phrases.kept_contact.format(called)
+    return _contact(text, doc, "preferred channel", 0.85, "how to be contacted")
+
+
 def _dates(sentence: str) -> Iterator[Found]:
-    if DATE.search(sentence) and len(sentence) <= 200 and not PROMISED.search(sentence):
+    if DATE.search(sentence) and len(sentence) <= 200 and not PROMISED.search(sentence) and not _promised_in(sentence):
         yield Found(NewItem(sentence, kind="episodic", namespace="dates"), 0.5, "a sentence with a date")
 
 
 def _promise(sentence: str, *, by: str) -> Iterator[Found]:
     match = PROMISED.search(sentence)
-    if not match or NEGATED.search(sentence):
-        return
-    what = match["what"].strip()
+    if match and not NEGATED.search(sentence):
+        yield _promised(match["what"].strip(), ("We" if by == "us" else "They") + " will {}.", by=by)
+    elif not match and (found := _promised_in(sentence)):
+        language, what = found
+        yield _promised(what, language.phrases.kept_ours if by == "us" else language.phrases.kept_theirs, by=by)
+
+
+def _promised_in(sentence: str) -> tuple[_Translated, str] | None:
+    """In which language, and what. Of two that share the verb the one of which more words stand there."""
+    found = [(each, match) for each in _TRANSLATED if (match := each.promise.search(sentence))]
+    found = [(each, match) for each, match in found if not each.doubted.search(sentence)]
+    if not found or any(each.negated.search(sentence) for each, _ in found):
+        return None
+    language, match = max(found, key=lambda pair: len(pair[0].own.findall(sentence)))
+    return language, match[0].strip(" ,;")
+
+
+def _promised(what: str, kept: str, *, by: str) -> Found:
     dates = DATE.findall(what)
     doc: dict[str, Any] = {"what": what, "by": by, **({"due_on": dates[0]} if len(dates) == 1 else {})}
-    text = f"{'We' if by == 'us' else 'They'} will {what}."
-    new = NewItem(text, namespace="commitments", fact_kind="commitment", facts=doc, importance=0.8)
-    yield Found(new, 0.7 if dates else 0.6, "a promise")
+    new = NewItem(kept.format(what), namespace="commitments", fact_kind="commitment", facts=doc, importance=0.8)
+    return Found(new, 0.7 if dates else 0.6, "a promise")
 
 
 def _contact(text: str, doc: dict[str, Any] | None, attribute: str, confidence: float, because: str) -> Found:
@@ -191,9 +233,47 @@ def _opening(phrase: str, what: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{phrase})(?:\s+|(?<=['’])){what}", re.IGNORECASE)
 
 
-_TRANSLATED = [
-    (_said(phrases), re.compile(rf"(?<!\w)(?:{phrases.doubted})(?!\w)", re.IGNORECASE)) for phrases in PHRASES.values()
-]
+@dataclass(frozen=True, slots=True)
+class _Translated:
+    """The patterns of one language beside English."""
+
+    phrases: Phrases
+    said: list[Said]
+    contact: re.Pattern[str]
+    order: re.Pattern[str]
+    promise: re.Pattern[str]
+    negated: re.Pattern[str]
+    doubted: re.Pattern[str]
+    own: re.Pattern[str]
+
+
+def _translated(phrases: Phrases) -> _Translated:
+    return _Translated(
+        phrases,
+        _said(phrases),
+        _whole(
+            _with_channels(rf"{phrases.contact}|(?:{phrases.prefers_channel})(?=\s*(?:[.,;:!]|$))", phrases.channels)
+        ),
+        re.compile(rf"(?<!\w)(?:{phrases.order})\s*:?\s*#?\s*{NUMBER}", re.IGNORECASE),
+        re.compile(rf"(?<!\w)(?:{phrases.promise})", re.IGNORECASE),
+        _whole(phrases.negated),
+        _whole(phrases.doubted),
+        _whole(phrases.own),
+    )
+
+
+def _whole(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+
+
+def _with_channels(pattern: str, channels: Mapping[str, str]) -> str:
+    """Each place of a channel as a group of its own: a name stands once in a pattern."""
+    words = "|".join(map(re.escape, sorted(channels, key=len, reverse=True)))
+    parts = pattern.split(CHANNEL)
+    return parts[0] + "".join(rf"(?P<channel{n}>{words})(?![\w-]){part}" for n, part in enumerate(parts[1:]))
+
+
+_TRANSLATED = [_translated(phrases) for phrases in PHRASES.values()]
 Rule = Callable[[str], Iterator[Found]]
 _LITERAL: tuple[Rule, ...] = (_emails, _phones, _orders)  # also in a question: the number is theirs
 _STATED: tuple[Rule, ...] = (_contacts, _names, _preferences, _allergies, _in_other_languages, _dates)

@@ -1,4 +1,7 @@
-"""Restatements and news by which the fence is judged: written after its rules, and no rule is made for one of them."""
+"""By what rules are judged that was written after them: no rule is made for one of these.
+
+Restatements and news for the fence, statements of people and sentences that only look like one for extraction.
+"""
 
 from __future__ import annotations
 
@@ -269,4 +272,99 @@ NEWS = [
     "You have a dog named Babbage, so we need the large car.",
     "Ada fears that her dog Babbage is ill.",
     "Ada asked why her order AB-20417 arrived with a broken lamp.",
+]
+
+# What a customer says in six languages, and what is to be read: a channel, not a channel, an order, a promise.
+PLAINLY_SAID = [
+    # contact
+    ("Sie erreichen mich am besten per E-Mail.", "email"),
+    ("Antworten Sie mir bitte per Post.", "post"),
+    ("Ich möchte nur per E-Mail kontaktiert werden, danke.", "email"),
+    ("Ich bevorzuge den Kontakt per Telefon.", "phone"),
+    ("Bitte kontaktiert mich nicht über WhatsApp.", "not"),
+    ("Répondez-moi par e-mail, s'il vous plaît.", "email"),
+    ("Veuillez me joindre par téléphone.", "phone"),
+    ("Je préfère le courrier.", "post"),
+    ("Ne m'appelez plus par téléphone !", "not"),
+    ("Contáctenme por WhatsApp, por favor.", "chat"),
+    ("Prefiero el correo electrónico.", "email"),
+    ("Llámame por teléfono después de las seis.", "phone"),
+    ("Por favor, no me escriban por SMS.", "not"),
+    ("Scrivimi per e-mail.", "email"),
+    ("Preferisco essere contattata per telefono.", "phone"),
+    ("Non chiamatemi più per telefono.", "not"),
+    ("Contate-me por e-mail.", "email"),
+    ("Prefiro ser contactada por telefone.", "phone"),
+    ("Por favor, não me contatem por SMS.", "not"),
+    ("Schrijf mij liever per post.", "post"),
+    ("Neem contact met mij op via WhatsApp.", "chat"),
+    ("Antwoord me niet via sms.", "not"),
+    # orders
+    ("Die Bestellung 88231 ist noch nicht da.", "88231"),
+    ("Es geht um den Auftrag DE-55120.", "DE-55120"),
+    ("Ma commande numéro 88231 est abîmée.", "88231"),
+    ("J'ai reçu la commande FR-10293 hier.", "FR-10293"),
+    ("El pedido número 77120 llegó roto.", "77120"),
+    ("¿Dónde está mi pedido 77120?", "77120"),
+    ("L'ordine n. 55012 non è arrivato.", "55012"),
+    ("Vorrei annullare l'ordine 55012.", "55012"),
+    ("O pedido 66104 veio errado.", "66104"),
+    ("A encomenda 66104 chegou hoje.", "66104"),
+    ("Het gaat om bestelling 31415.", "31415"),
+    ("Mijn bestelnummer is NL-2718.", "NL-2718"),
+    # promises
+    ("Wir werden die Lampe morgen liefern.", "promise"),
+    ("Ich werde mich am Montag bei Ihnen melden.", "promise"),
+    ("Ich verspreche, die Rechnung heute zu bezahlen.", "promise"),
+    ("Nous vous rappellerons avant midi.", "promise"),
+    ("Je vais vous envoyer une photo du dommage.", "promise"),
+    ("Je promets de payer la facture demain.", "promise"),
+    ("Les reembolsaremos el importe esta semana.", "promise"),
+    ("Mañana le mandaré las fotos del daño.", "promise"),
+    ("Prometo pagar la factura mañana.", "promise"),
+    ("Le spediremo una nuova lampada domani.", "promise"),
+    ("Pagherò la fattura entro venerdì.", "promise"),
+    ("Prometto di restituire il pacco domani.", "promise"),
+    ("Vou enviar as fotos amanhã de manhã.", "promise"),
+    ("Devolveremos o valor até sexta-feira.", "promise"),
+    ("Prometo devolver o pacote amanhã.", "promise"),
+    ("Wij zullen de lamp morgen vervangen.", "promise"),
+    ("Ik zal u vanavond terugbellen.", "promise"),
+    ("Ik beloof de rekening vandaag te betalen.", "promise"),
+]
+
+# Nobody says here how to be reached, which order it is, or that something will be done.
+SAID_OTHERWISE = [
+    "Ich habe gestern eine E-Mail von Ihnen bekommen.",
+    "Die Post kam heute spät.",
+    "Mein Auftrag an Sie ist klar.",
+    "Im Jahr 2026 werden viele Leute zahlen.",
+    "Der Kollege wird das Formular senden.",
+    "Ich würde Ihnen das Formular senden.",
+    "Ihre Kollegin hat mich per Telefon erreicht.",
+    "Ich bevorzuge Telefone mit Tasten.",
+    "Le facteur apporte le courrier à midi.",
+    "Vous me contactez souvent par téléphone.",
+    "La commande est arrivée en 2026.",
+    "Ils vous rembourseront la commande demain.",
+    "J'aimerais vous envoyer une photo.",
+    "Je préfère le téléphone noir.",
+    "Mi vecina me llama por teléfono cada día.",
+    "Ellos enviarán el paquete mañana.",
+    "Hice un pedido de 3 lámparas.",
+    "Prefiero la carta de vinos.",
+    "Podría enviarle las fotos mañana.",
+    "Mia sorella mi scrive per e-mail ogni giorno.",
+    "Loro invieranno il pacco domani.",
+    "L'ordine del giorno ha 5 punti.",
+    "Preferisco la posta del nord.",
+    "Minha irmã me liga pelo telefone.",
+    "Eles enviarão o pacote amanhã.",
+    "Fiz um pedido de 3 lâmpadas.",
+    "Prefiro a carta do chefe.",
+    "Mijn zus belt mij via de telefoon.",
+    "Zij zullen het pakket morgen sturen.",
+    "Ik zou het formulier kunnen sturen.",
+    "De bestelling is van vorig jaar.",
+    "Ik verkies post-its boven kaartjes.",
 ]
