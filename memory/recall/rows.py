@@ -6,13 +6,15 @@ numpy reads as they are: five thousand rows as Python objects would cost more th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from agentstate.core.errors import Corrupt
@@ -27,32 +29,31 @@ from memory.recall.words import DIGEST_BYTES, ENTRY_BYTES
 BITS_PER_BYTE = 8
 ID_BYTES = 2  # of a token
 
-# One row: an array a column, units in one order in all of them. RLS adds the tenant. Index: memory_unit_of_subject.
-# No DISTINCT and no ORDER BY inside: either sorts whole rows, vectors and all, before the first is looked at.
+# One row: the values of a column one behind the other, units in one order in all of them. RLS adds the tenant. Index:
+# memory_unit_of_subject. No DISTINCT and no ORDER BY inside: either sorts whole rows, vectors and all, before the first
+# is looked at.
 _UNITS = """
 SELECT {columns}, string_agg(u.words, '')
 FROM memory_unit u
 WHERE {of} AND u.in_recall AND (u.expires_at IS NULL OR u.expires_at > %(now)s)"""
-# Each with its type in the binary form of an array. Few and wide: an array more costs as much a row as a cosine.
-_COLUMNS = (
-    ("u.id", "V16"),
-    ("u.subject_id", "V16"),  # left out where it is the same for all
-    ("coalesce(u.session_id, u.id)", "V16"),
-    ("u.seq * 65536::int8 + u.author_no", ">i8"),
-    ("u.sent_at", ">i8"),  # microseconds since 2000
-    ("coalesce({similarity}, 'NaN')", ">f8"),
-    (
-        "coalesce(octet_length(u.words), 0) * 4"
-        " + CASE WHEN {eligible} THEN 2 ELSE 0 END + CASE u.kind WHEN 'item' THEN 1 ELSE 0 END",
+# Each as bytes, and their type. Few and wide: one more costs as much a row as a cosine.
+_COLUMNS = {
+    "id": ("uuid_send(u.id)", "V16"),
+    "subject": ("uuid_send(u.subject_id)", "V16"),  # left out where it is the same for all
+    "session": ("uuid_send(coalesce(u.session_id, u.id))", "V16"),
+    "turn": ("int8send(u.seq * 65536::int8 + u.author_no)", ">i8"),
+    "sent_at": ("timestamptz_send(u.sent_at)", ">i8"),  # microseconds since 2000
+    "similarity": ("float8send(coalesce({similarity}, 'NaN'))", ">f8"),  # where a model was asked
+    "number": ("int4send({number})", ">i4"),  # where several were
+    "packed": (
+        "int4send(coalesce(octet_length(u.words), 0) * 4"
+        " + CASE WHEN {eligible} THEN 2 ELSE 0 END + CASE u.kind WHEN 'item' THEN 1 ELSE 0 END)",
         ">i4",
     ),
-)
-_MODEL = ("{number}", ">i4")  # needed where several were asked
-ARRAY_HEADER_BYTES = 20  # dimensions, flags, type, length, lower bound; then each element behind its size
+}
 SECONDS_TO_2000 = 946_684_800
 ENTRY = np.dtype([("digest", f"<u{DIGEST_BYTES}"), ("often", "u1")])  # one lexeme of words.PACKED
-FEW_BITS = 16  # of a digest tell nearly all other lexemes apart
-FEW_MASK = np.uint64((1 << FEW_BITS) - 1)
+FEW = np.uint64(1 << 16)  # the first two bytes of a digest tell nearly all other lexemes apart
 # Each where it is asked for: a condition that always holds costs as much a row as any other.
 _VALID = """
 (u.valid_from IS NULL OR u.valid_from <= %(moment)s) AND (u.valid_to IS NULL OR u.valid_to > %(moment)s)"""
@@ -66,12 +67,17 @@ _ASKED = {
     "namespace": "(u.namespace = %(namespace)s OR starts_with(u.namespace, %(namespace)s || '/'))",
 }
 _OF_TENANT = "u.subject_id NOT IN (SELECT id FROM memory_subject WHERE status = 'erasing')"
-# Index: memory_unittokens_pkey, memory_ownerkey_pkey.
+# Index: memory_unittokens_pkey.
 _TOKENS = """
-SELECT a.n::int4 - 1, t.unit_id::text, uuid_send(t.subject_id), k.wrapped, t.count, t.body
+SELECT a.n::int4 - 1, t.count, t.body
 FROM unnest(%s::uuid[]) WITH ORDINALITY AS a (id, n) JOIN memory_unittokens t ON t.unit_id = a.id
-  JOIN memory_ownerkey k ON k.owner_id = t.subject_id
-WHERE t.model = %s AND t.count > 0 AND k.wrapped <> ''"""
+WHERE t.model = %s AND t.count > 0"""
+# Index: memory_ownerkey_pkey.
+_KEYS = "SELECT owner_id::text, wrapped FROM memory_ownerkey WHERE owner_id = ANY (%s::uuid[]) AND wrapped <> ''"
+
+
+Name = tuple[str, str]  # of a unit, and of its subject, as Postgres writes them
+Owners = Mapping[str, bytes]  # subjects by name: their keys, as they are stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,13 @@ class Found:
     def subject_id(self, place: int) -> UUID:
         return self.subjects if isinstance(self.subjects, UUID) else UUID(bytes=self.subjects[place].tobytes())
 
+    def some(self, units: Integers) -> list[Name]:
+        """The units at these places by name, each with its subject's."""
+        names = _names(self.ids[units])
+        if isinstance(self.subjects, UUID):
+            return list(zip(names, repeat(str(self.subjects))))
+        return list(zip(names, _names(self.subjects[units]), strict=True))
+
     def sent_at(self, place: int) -> datetime:
         """Exact: a double holds the microseconds of this century."""
         return datetime.fromtimestamp(float(self.units.sent_at[place]), UTC)
@@ -129,14 +142,13 @@ class Asked:
 
     query: sql.Query
     subject_id: UUID | None
-    columns: Sequence[tuple[str, str]]
+    columns: Sequence[str]
 
     def read(self, found: Sequence[sql.Row], digests: Sequence[int]) -> Found:
         """`digests`: of the question's lexemes."""
-        *arrays, words = found[0]
-        columns = [_column(*one) for one in zip(arrays, self.columns, strict=True)]
-        subjects = columns.pop(1) if self.subject_id is None else self.subject_id
-        return _read(subjects, columns, words, digests)
+        *columns, words = found[0]
+        read = {name: _column(name, column) for name, column in zip(self.columns, columns, strict=True)}
+        return _read(read, self.subject_id, words or b"", digests)
 
 
 def asking(subject_id: UUID | None, *, vectors: Sequence[Vector], filters: Filters) -> Asked:
@@ -147,11 +159,11 @@ def asking(subject_id: UUID | None, *, vectors: Sequence[Vector], filters: Filte
         args[f"model{n}"], args[f"vector{n}"] = vector.model, as_text(vector.values)
     number = _cases("{n}", "-1", len(vectors))
     similarity = _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors))
-    columns = [column for column in _COLUMNS if subject_id is None or column[0] != "u.subject_id"]
-    columns += [_MODEL] if len(vectors) > 1 else []
+    unneeded = {"subject": subject_id is not None, "similarity": not vectors, "number": len(vectors) < 2}
+    columns = [name for name in _COLUMNS if not unneeded.get(name)]
     parts = {"similarity": similarity, "number": number, "eligible": eligible}
     statement = _UNITS.format(
-        columns=", ".join(f"array_send(array_agg({expression.format(**parts)}))" for expression, _ in columns),
+        columns=", ".join(f"string_agg({_COLUMNS[name][0].format(**parts)}, '')" for name in columns),
         of=_OF_TENANT if subject_id is None else "u.subject_id = %(subject)s",
     )
     return Asked((statement, args), subject_id, columns)
@@ -163,19 +175,28 @@ def units(subject_id: UUID | None, *, digests: Sequence[int], vectors: Sequence[
     return asked.read(sql.rows(*asked.query, binary=True), digests)
 
 
-def tokens(ids: NDArray[np.void], *, model: str, dimensions: int) -> tuple[Integers, Tokens]:
-    """Of these units, as far as they have tokens of this model that open: their places in `ids`, and the tokens."""
-    names = ids.tobytes().hex()
-    asked = "{" + ",".join(names[at : at + 2 * ids.itemsize] for at in range(0, len(names), 2 * ids.itemsize)) + "}"
-    found = sql.rows(_TOKENS, [asked, model], binary=True)
-    tenant_id, opened = current_tenant(), dict[bytes, bytes]()
+def tokens(
+    units: Sequence[Name], *, model: str, dimensions: int, owners: Owners | None = None
+) -> tuple[Integers, Tokens]:
+    """Of these units, as far as they have tokens of this model that open: their places in `units`, and the tokens.
+
+    `owners`: their keys, if they were read in this transaction. One round trip.
+    """
+    tenant_id, asked = current_tenant(), (_TOKENS, [_literal([unit for unit, _ in units]), model])
+    if owners is None:
+        wanted = (_KEYS, [_literal(sorted({owner for _, owner in units}))])
+        found, wrapped = sql.together(asked, wanted, binary=True)
+        owners = dict(wrapped)
+    else:
+        found = sql.rows(*asked, binary=True)
+    opened = {owner: keys.KEYS.opened(tenant_id, UUID(owner), [(key,)]) for owner, key in owners.items()}
     bound = sealing.aad(tenant_id, "memory_unittokens", "")  # and the row, which is its end
     size, places, counts, heads, tails = ID_BYTES + dimensions // BITS_PER_BYTE, [], [], [], []
-    for place, name, subject, wrapped, count, body in found:
-        if subject not in opened:
-            opened[subject] = keys.KEYS.opened(tenant_id, UUID(bytes=subject), [(wrapped,)])
+    for place, count, body in found:
+        unit, owner = units[place]
+        key = opened.get(owner)
         try:
-            plain = sealing.unseal(opened[subject], body, aad=bound + name.encode())
+            plain = sealing.unseal(key, body, aad=bound + unit.encode()) if key else b""
         except Corrupt:
             continue
         if len(plain) == count * size:
@@ -188,9 +209,21 @@ def tokens(ids: NDArray[np.void], *, model: str, dimensions: int) -> tuple[Integ
     return np.array(places, dtype=np.int64), read
 
 
+def _names(ids: NDArray[np.void]) -> list[str]:
+    """As Postgres writes them, and as ciphertexts are bound to them."""
+    digits = ids.tobytes().hex()
+    each = (digits[at : at + 2 * ids.itemsize] for at in range(0, len(digits), 2 * ids.itemsize))
+    return [f"{one[:8]}-{one[8:12]}-{one[12:16]}-{one[16:20]}-{one[20:]}" for one in each]
+
+
+def _literal(names: Sequence[str]) -> str:
+    """An array of them."""
+    return "{" + ",".join(names) + "}"
+
+
 def as_text(values: Sequence[float]) -> str:
     """A vector as pgvector reads it."""
-    return "[" + ",".join(map(repr, map(float, values))) + "]"
+    return orjson.dumps(values).decode()
 
 
 def _eligible(filters: Filters) -> tuple[str, dict[str, Any]]:
@@ -217,34 +250,27 @@ def _cases(then: str, otherwise: str, count: int) -> str:
     return f"CASE u.model {cases} ELSE {otherwise} END"
 
 
-def _column(array: bytes | None, column: tuple[str, str]) -> NDArray[Any]:
-    """The elements of an array of Postgres in binary form, none of them null."""
-    of = np.dtype([("size", ">i4"), ("value", column[1])])
-    native = of["value"].newbyteorder("=")
-    if array is None:
-        return np.zeros(0, dtype=native)
-    return np.frombuffer(array, dtype=of, offset=ARRAY_HEADER_BYTES)["value"].astype(native)
+def _column(name: str, values: bytes | None) -> NDArray[Any]:
+    """None: there are no rows."""
+    kind = np.dtype(_COLUMNS[name][1])
+    return np.frombuffer(values or b"", dtype=kind).astype(kind.newbyteorder("="))
 
 
-def _read(
-    subjects: NDArray[Any] | UUID,
-    columns: Sequence[NDArray[Any]],
-    words: bytes | None,
-    digests: Sequence[int],
-) -> Found:
-    ids, sessions, turn, sent_at, sim, packed, *model = columns
+def _read(columns: Mapping[str, NDArray[Any]], subject_id: UUID | None, words: bytes, digests: Sequence[int]) -> Found:
+    ids, turn, packed = columns["id"], columns["turn"], columns["packed"]
     high, low = _halves(ids)
+    sim = columns.get("similarity", np.full(len(ids), np.nan))
     length = (packed >> 2) // ENTRY_BYTES
-    hit_unit, hit_lexeme, hit_tf = _hits(words or b"", length, digests)
+    hit_unit, hit_lexeme, hit_tf = _hits(words, length, digests)
     read = Units(
         high=high,
         low=low,
-        session=_numbered(sessions),
+        session=_numbered(columns["session"]),
         seq=turn >> 16,
         author=turn & 0xFFFF,
-        sent_at=sent_at / 1e6 + SECONDS_TO_2000,
+        sent_at=columns["sent_at"] / 1e6 + SECONDS_TO_2000,
         length=length.astype(np.float64),
-        model=model[0].astype(np.int64) if model else np.where(np.isnan(sim), -1, 0),
+        model=columns.get("number", np.where(np.isnan(sim), -1, 0)).astype(np.int64),
         sim=sim,
         eligible=(packed & 2) != 0,
         hit_unit=hit_unit,
@@ -252,7 +278,7 @@ def _read(
         hit_tf=hit_tf,
         lexemes=len(digests),
     )
-    return Found(read, ids, subjects, sessions, (packed & 1) != 0)
+    return Found(read, ids, subject_id or columns["subject"], columns["session"], (packed & 1) != 0)
 
 
 def _halves(ids: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -276,10 +302,10 @@ def _hits(words: bytes, length: Integers, digests: Sequence[int]) -> tuple[Integ
     Nothing is done in Python for a unit or a hit, and few lexemes are looked at more than once.
     """
     entries, asked = np.frombuffer(words, dtype=ENTRY), np.array(digests, dtype=np.uint64)
-    stored = entries["digest"]
-    likely = np.zeros(1 << FEW_BITS, dtype=bool)
-    likely[asked & FEW_MASK] = True
-    near = np.flatnonzero(likely[(stored & FEW_MASK).astype(np.intp)])
-    place, lexeme = np.nonzero(stored[near][:, None] == asked[None, :])
+    likely = np.zeros(FEW, dtype=bool)
+    likely[asked % FEW] = True
+    begins = np.ndarray(len(entries), dtype="<u2", buffer=words, strides=(ENTRY_BYTES,))
+    near = np.flatnonzero(likely[begins])
+    place, lexeme = np.nonzero(entries["digest"][near][:, None] == asked[None, :])
     at = near[place]
     return np.searchsorted(np.cumsum(length), at, side="right"), lexeme, entries["often"][at].astype(np.float64)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -25,16 +26,19 @@ from memory.models.unit import UNIT_KINDS
 from memory.recall import cues, questions, ranking, rows, words
 from memory.recall.questions import Asked
 from memory.recall.ranking import Floats, Integers, Scores, Units
-from memory.recall.rows import Filters, Found
+from memory.recall.rows import Filters, Found, Owners
 from memory.recall.words import AskedWords
 from memory.states import SubjectStatus
 
-# A search is one short statement: compiling it costs more.
-NOT_COMPILED: sql.Query = ("SELECT set_config('jit', 'off', true)", [])
+# What any search has to know. It is one short statement: compiling it costs more.
+_KNOWN = f"""
+set_config('jit', 'off', true), (SELECT value::text FROM tenants_tenantsetting WHERE key = '{policies.TENANT_KEY}'),
+  ({words.ASKED})"""
+OF_TENANT = f"SELECT {_KNOWN}"
 # The subject, its key, and its authors unless they are too many.
-_STANDING = """
+_OF_SUBJECT = f"""
 WITH named AS (SELECT no, name FROM memory_author WHERE subject_id = %(subject)s ORDER BY no LIMIT %(limit)s)
-SELECT s.status, set_config('jit', 'off', true), (SELECT wrapped FROM memory_ownerkey WHERE owner_id = s.id),
+SELECT {_KNOWN}, s.status, (SELECT wrapped FROM memory_ownerkey WHERE owner_id = s.id),
   (SELECT array_agg(a.no ORDER BY a.no) FROM named a), (SELECT array_agg(a.name ORDER BY a.no) FROM named a)
 FROM memory_subject s WHERE s.id = %(subject)s"""
 
@@ -107,21 +111,23 @@ def search(
         at=at,
         namespace=namespace,
     )
-    standing, read = read_all(subject_id, asked, wanted, standing=_standing_of(subject_id))
-    if not standing:
+    read = read_all(subject_id, asked, wanted, known=_OF_SUBJECT)
+    if read is None:
         raise NotFound("There is no such subject.")
-    status, _, wrapped, numbers, sealed = standing[0]
+    status, wrapped, numbers, sealed = read.standing
     if status != SubjectStatus.ACTIVE:
         return Recall([], "words", "the subject is being erased", 0, 0, clock.laps)
     names = _names(subject_id, wrapped, numbers or [], sealed or [])
     clock.lap("units")
-    return answer(read, asked, names=names, k=k, explain=explain, clock=clock)
+    owner = {str(subject_id): wrapped} if wrapped else {}
+    return answer(read, asked, names=names, owners=owner, k=k, explain=explain, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one round trip has read."""
+    """What one round trip has read. `standing`: of the subject."""
 
+    standing: Sequence[Any]
     found: Found
     lexemes: AskedWords
 
@@ -131,29 +137,38 @@ def of_caller(question: str | Asked) -> Asked:
     return question if isinstance(question, Asked) else questions.asked(question, tenant_id=current_tenant())
 
 
-def read_all(
-    subject_id: UUID | None, asked: Asked, wanted: Filters, *, standing: sql.Query
-) -> tuple[list[sql.Row], Read]:
-    """In one round trip: the rows of `standing`, which switches compiling off, the question's words, and all units of
-    the subject or (None) the whole tenant."""
+def read_all(subject_id: UUID | None, asked: Asked, wanted: Filters, *, known: str) -> Read | None:
+    """In one round trip: what has to be known (OF_TENANT, and what follows it), and all units of the subject or (None)
+    the whole tenant. None: there is no such subject."""
     vectors = [rows.Vector(model.label, model.question.vector.tolist()) for model in asked.models]
     units = rows.asking(subject_id, vectors=vectors, filters=wanted)
-    stood, policy, said, found = sql.together(
-        standing, policies.asked_for_tenant(), words.asking(asked.text), units.query, binary=True
-    )
-    lexemes = words.of_question(said, words.of_policy(policies.of_tenant(policy)))
-    return stood, Read(units.read(found, lexemes.digests), lexemes)
+    args = {"subject": subject_id, "limit": QUESTION_AUTHORS_MAX + 1, **words.asking(asked.text)}
+    standing, found = sql.together((known, args), units.query, binary=True)
+    if not standing:
+        return None
+    _, policy, said, *rest = standing[0]
+    how = words.of_policy(policies.of_tenant([(policy,)] if policy else []))
+    lexemes = words.of_question(said, how)
+    return Read(rest, units.read(found, lexemes.digests), lexemes)
 
 
-def answer(read: Read, asked: Asked, *, names: Mapping[int, str], k: int, explain: bool, clock: Clock) -> Recall:
-    """The search itself, over what was read. `names`: authors by number, for the cue."""
+def answer(
+    read: Read,
+    asked: Asked,
+    *,
+    names: Mapping[int, str],
+    owners: Owners | None,
+    k: int,
+    explain: bool,
+    clock: Clock,
+) -> Recall:
+    """The search itself, over what was read. `names`: authors by number, for the cue. `owners`: as rows.tokens()."""
     found, lexemes = read.found, read.lexemes
     named = cues.found(asked.text, found.units, authors=names)
-    scores, rung, tokens_ms = _ranked(found, named, asked)
+    scores, rung, tokens_ms = _ranked(found, named, asked, owners)
     clock.lap("ranking")
     clock.move("ranking", "tokens", tokens_ms)
-    best = scores.best(found.units, k)
-    hits = [_hit(found, scores, place, lexemes if explain else None) for place in map(int, best)]
+    hits = _hits(found, scores, scores.best(found.units, k), lexemes if explain else None)
     clock.lap("hits")
     embedded = int((found.units.model >= 0).sum())
     why = _why_less(asked, rung, units=len(found.units), embedded=embedded, has_words=not lexemes.is_off)
@@ -183,10 +198,6 @@ class Clock:
         self.laps[source], self.laps[to] = self.laps[source] - ms, ms
 
 
-def _standing_of(subject_id: UUID) -> sql.Query:
-    return _STANDING, {"subject": subject_id, "limit": QUESTION_AUTHORS_MAX + 1}
-
-
 def _names(subject_id: UUID, wrapped: bytes | None, numbers: Sequence[int], sealed: Sequence[bytes]) -> dict[int, str]:
     """Of the subject's authors by number; none when they are very many. Raises: Corrupt without the subject's key."""
     if not numbers or len(numbers) > QUESTION_AUTHORS_MAX:
@@ -203,7 +214,7 @@ def _digest_of_name(subject_id: UUID, name: str) -> bytes:
     return sealing.digest("author", str(subject_id), texts.normalised(name))
 
 
-def _ranked(found: Found, named: ranking.Cues, asked: Asked) -> tuple[Scores, str, float]:
+def _ranked(found: Found, named: ranking.Cues, asked: Asked, owners: Owners | None) -> tuple[Scores, str, float]:
     """Scores, the rung, and the milliseconds that tokens took."""
     units = found.units
     if not (units.model >= 0).any():
@@ -211,14 +222,14 @@ def _ranked(found: Found, named: ranking.Cues, asked: Asked) -> tuple[Scores, st
     drafted = ranking.draft(units, named)
     started = time.perf_counter()
     top = ranking.candidates(units, drafted)
-    late = _late(found, asked, top)
+    late = _late(found, asked, top, owners)
     tokens_ms = (time.perf_counter() - started) * 1_000
     if np.isnan(late).all():
         return ranking.draft(units, named, ranking.SENTENCE), "sentence", tokens_ms
     return ranking.settle(units, named, drafted, top, late), "bits", tokens_ms
 
 
-def _late(found: Found, asked: Asked, top: Integers) -> Floats:
+def _late(found: Found, asked: Asked, top: Integers, owners: Owners | None) -> Floats:
     """For each candidate; NaN where its tokens are not there. Those of one model are compared with each other."""
     late = np.full(len(top), np.nan)
     for number, model in enumerate(asked.models):
@@ -226,25 +237,30 @@ def _late(found: Found, asked: Asked, top: Integers) -> Floats:
         of_model = np.flatnonzero(found.units.model[top] == number)
         if vectors is None or ids is None or not len(of_model):
             continue
-        places, tokens = rows.tokens(found.ids[top[of_model]], model=model.label, dimensions=vectors.shape[1])
+        of_units = found.some(top[of_model])
+        places, tokens = rows.tokens(of_units, model=model.label, dimensions=vectors.shape[1], owners=owners)
         late[of_model[places]] = ranking.late_interaction(vectors, ids, tokens)
     return late
 
 
-def _hit(found: Found, scores: Scores, place: int, lexemes: AskedWords | None) -> Hit:
-    return Hit(
-        id=found.id(place),
-        kind="item" if found.is_item[place] else "message",
-        score=float(scores.total[place]),
-        scores={name: float(part[place]) for name, part in scores.parts.items() if part[place]},
-        session_id=found.session_id(place),
-        seq=int(found.units.seq[place]),
-        author_no=int(found.units.author[place]),
-        sent_at=found.sent_at(place),
-        subject_id=found.subject_id(place),
-        matched=_matched(found.units, place, lexemes) if lexemes else (),
-        raw=_raw(scores, place) if lexemes else {},
-    )
+def _hits(found: Found, scores: Scores, best: Integers, lexemes: AskedWords | None) -> list[Hit]:
+    parts = {name: part[best].tolist() for name, part in scores.parts.items()}
+    return [
+        Hit(
+            id=found.id(place),
+            kind="item" if found.is_item[place] else "message",
+            score=score,
+            scores={name: part[number] for name, part in parts.items() if part[number]},
+            session_id=found.session_id(place),
+            seq=int(found.units.seq[place]),
+            author_no=int(found.units.author[place]),
+            sent_at=found.sent_at(place),
+            subject_id=found.subject_id(place),
+            matched=_matched(found.units, place, lexemes) if lexemes else (),
+            raw=_raw(scores, place) if lexemes else {},
+        )
+        for number, (place, score) in enumerate(zip(best.tolist(), scores.total[best].tolist(), strict=True))
+    ]
 
 
 def _matched(units: Units, place: int, lexemes: AskedWords) -> tuple[str, ...]:

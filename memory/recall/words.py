@@ -20,6 +20,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from agentstate.core.limits import INDEXED_CHARS_MAX, QUESTION_LEXEMES_MAX
 from agentstate.db import sql
@@ -44,10 +45,12 @@ ENTRY_BYTES = DIGEST_BYTES + 1
 # A tsvector as a unit keeps it; null when it holds nothing.
 PACKED = f"""(SELECT string_agg(substr(sha256(convert_to(x.lexeme, 'UTF8')), 1, {DIGEST_BYTES})
   || substr(int4send(least(cardinality(x.positions), {OFTEN_MAX})), 4, 1), '') FROM unnest({{terms}}) x)"""
-# For each language that a tenant may have chosen: which one is known only when the answer comes.
-_ASKED = """
-SELECT c.name, x.lexeme FROM unnest(%s::text[]) AS c (name),
-  unnest(to_tsvector(c.name::regconfig, %s) || %s::tsvector) AS x ORDER BY c.name, x.positions[1], x.lexeme"""
+# For each language that a tenant may have chosen: which one is known only when the answer comes. One value, for whoever
+# asks for other things in the same statement: "english reorder", in the order of the question.
+ASKED = """
+SELECT array_agg(c.name || ' ' || x.lexeme ORDER BY c.name, x.positions[1], x.lexeme)
+FROM unnest(%(languages)s::text[]) AS c (name),
+  unnest(to_tsvector(c.name::regconfig, %(words)s) || %(pairs)s::tsvector) AS x"""
 _LEXEMES = """
 SELECT t.n, x.lexeme, x.positions FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t (words, pairs, n),
   unnest(to_tsvector(%s::regconfig, t.words) || t.pairs::tsvector) AS x ORDER BY t.n, x.positions[1], x.lexeme"""
@@ -108,19 +111,21 @@ def terms(texts: Sequence[str], how: Wording) -> list[Terms]:
 
 def asked(question: str, how: Wording) -> AskedWords:
     """The first QUESTION_LEXEMES_MAX lexemes of a question. One query."""
-    return of_question(sql.rows(*asking(question)), how)
+    (found,) = sql.rows(ASKED, asking(question))
+    return of_question(found[0], how)
 
 
-def asking(question: str) -> sql.Query:
-    """The query whose rows of_question() reads, for whoever asks for other things in the same round trip."""
+def asking(question: str) -> dict[str, Any]:
+    """The arguments of ASKED, whose value of_question() reads."""
     text, pairs = prepared(question)
-    return _ASKED, [list(policies.LANGUAGES), text, literal(pairs)]
+    return {"languages": list(policies.LANGUAGES), "words": text, "pairs": literal(pairs)}
 
 
-def of_question(found: Sequence[sql.Row], how: Wording) -> AskedWords:
+def of_question(found: Sequence[str] | None, how: Wording) -> AskedWords:
     if how.mode == "off":
         return AskedWords([], [], is_off=True)
-    readable = [lexeme for language, lexeme in found if language == how.config][:QUESTION_LEXEMES_MAX]
+    parts = (each.partition(" ") for each in found or ())
+    readable = [lexeme for language, _, lexeme in parts if language == how.config][:QUESTION_LEXEMES_MAX]
     return AskedWords(list(map(_blinding(), readable)) if how.mode == "blind" else readable, readable)
 
 
