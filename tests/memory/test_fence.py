@@ -131,10 +131,19 @@ def let_through(texts: Sequence[str]) -> list[str]:
         (told_again(held_out.FRAMINGS, statements=4), 0.03),  # 1.5 % of all statements in them
         (restatements.RETOLD, 0.10),
         (held_out.RETOLD, 0.25),
+        (held_out.OTHER_ROOTS, 0.93),
         (restatements.COMBINED, 0.16),
         (held_out.COMBINED, 0.0),
     ],
-    ids=["framings", "framings held out", "retold", "retold held out", "combined", "combined held out"],
+    ids=[
+        "framings",
+        "framings held out",
+        "retold",
+        "retold held out",
+        "in other roots",
+        "combined",
+        "combined held out",
+    ],
 )
 def test_how_much_gets_through_in_other_words(texts: Sequence[str], leaks_max: float) -> None:
     left = let_through(texts)
