@@ -234,11 +234,11 @@ def smoothed(values: Floats, units: Units, weights: Weights) -> Floats:
 
 
 def scaled(values: Floats, group: Integers | None = None) -> Floats:
-    """Between 0 and 1 by least and greatest; NaN stays. All the same: 1 if they are above 0. Groups apart: scores of
-    two models cannot be compared."""
-    out = np.full(len(values), np.nan)
-    for number in [None] if group is None else np.unique(group):
-        mask = ~np.isnan(values) if number is None else (group == number) & ~np.isnan(values)
+    """Between 0 and 1 by least and greatest; NaN stays. All the same: 1 if they are above 0. Groups, from 0 on, apart:
+    scores of two models cannot be compared."""
+    out, known = np.full(len(values), np.nan), ~np.isnan(values)
+    for number in [None] if group is None else range(np.max(group, initial=-1) + 1):
+        mask = known if number is None else known & (group == number)
         if mask.any():
             out[mask] = _between(values[mask])
     return out
@@ -269,8 +269,8 @@ def _scored(
     whole = np.where(whole > 0, whole, 1.0)
     parts = {
         "bm25": weights.lexical / whole * scaled(raw["bm25"]),
-        "sim": np.where(np.isnan(late) & has, share / whole * np.nan_to_num(sim), 0.0),
-        "late": np.where(np.isnan(late), 0.0, share / whole * np.nan_to_num(late)),
+        "sim": np.where(np.isnan(late) & has, share / whole * sim, 0.0),
+        "late": np.where(np.isnan(late), 0.0, share / whole * late),
     }
     own = parts["bm25"] + parts["sim"] + parts["late"]
     parts["neighbours"] = smoothed(own, units, weights)
