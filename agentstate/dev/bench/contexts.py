@@ -1,7 +1,7 @@
 """Sessions: what a context costs over a long one, and an append to a very long one beside a short one.
 
-Written through the services, read as the application's role under row security. No model is asked: the words of the
-question are its recall.
+Written through the services, read as the application's role under row security. No model is asked inside: whoever asks
+one does it before the transaction. So the words of the question are its recall, and the model has a line of its own.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from agentstate.core.ids import new_id
 from agentstate.db import sql
 from agentstate.dev.bench import contenders, states
 from agentstate.dev.bench.report import Figure, Line, Remark, percentile
+from agentstate.llm import embedding
 from agentstate.tenants.actors import Actor, system, tenant_of
 from agentstate.tenants.scope import tenant_scope
 from memory.context.building import ContextRequest, build
+from memory.recall import questions
 from memory.services import items, messages, policies, sessions, subjects, summaries
 from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
@@ -27,7 +30,7 @@ from memory.services.messages import NewMessage
 BUDGET_TOKENS, MESSAGES = 8_000, 2_000
 CONTEXT_MS, APPEND_TIMES = 25.0, 1.3
 SHORT, LONG = 50, 50_000
-QUESTION = "What did we decide about the invoice in the last week?"
+QUESTION = states.text(60, seed=5)  # words of which some were said
 AGENT = "bench"
 SUMMARISE_S = 600.0
 
@@ -54,6 +57,7 @@ def measure(effort: Effort) -> Iterator[Line]:
     for strategy, retrieval in (("summary", "never"), ("hierarchical", "never"), ("summary", "always")):
         yield _context(actor, key, strategy, retrieval, effort)
     yield _context(actor, key, "summary", "never", effort, record=True)
+    yield from _asking(tenant_of(actor), effort)
     yield from _appends(actor, effort)
 
 
@@ -64,7 +68,8 @@ def _context(actor: Actor, key: str, strategy: str, retrieval: str, effort: Effo
         _set(actor, retrieval=retrieval)
     took_ms, used, used_s = list[float](), 0, 0.0
     for _ in range(effort.times + 3):
-        request = ContextRequest(key, question=QUESTION, budget_tokens=BUDGET_TOKENS, strategy=strategy)
+        asked = questions.Asked(QUESTION, ())
+        request = ContextRequest(key, question=asked, budget_tokens=BUDGET_TOKENS, strategy=strategy)
         began, spent = time.perf_counter(), time.process_time()
         with tenant_scope(tenant_id):
             context = build(request, record=record)
@@ -78,6 +83,14 @@ def _context(actor: Actor, key: str, strategy: str, retrieval: str, effort: Effo
     target = None if record else CONTEXT_MS
     name = f"{name}{with_recall}{', recorded' if record else ''}, p95"
     return Figure(name, percentile(took_ms[3:], 0.95), "ms", target, note=note)
+
+
+def _asking(tenant_id: UUID, effort: Effort) -> Iterator[Line]:
+    if embedding.embedder() is None:
+        return
+    took_ms = [_timed(partial(questions.asked, QUESTION, tenant_id=tenant_id)) for _ in range(effort.times + 3)][3:]
+    note = f"p50 {percentile(took_ms, 0.5):.1f} ms"
+    yield Figure("the model is asked a question, before it, p95", percentile(took_ms, 0.95), "ms", note=note)
 
 
 def _appends(actor: Actor, effort: Effort) -> Iterator[Line]:
