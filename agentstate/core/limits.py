@@ -86,7 +86,6 @@ IMPORT_LINES_MAX = 1_000_000  # of one file
 LONG_POLL_S_MAX = 25
 PAGE_ROWS = 50
 PAGE_ROWS_MAX = 200
-LOCK_TIMEOUT_MS = 3_000
 
 # Tenants
 API_KEYS_MAX = 200  # live ones of a tenant
