@@ -55,7 +55,7 @@ class Frame(TenantOwned):
 
     class Meta:
         constraints = [
-            RowSecurity(name="checkpoints_frame_rls", grants="SELECT, INSERT, DELETE, UPDATE (body, base_n)"),
+            RowSecurity(name="checkpoints_frame_rls", grants="SELECT, INSERT, DELETE, UPDATE (body, base_n)", hot=True),
             WrittenOnce(name="checkpoints_frame_written_once"),
             ExternalBody(name="checkpoints_frame_body"),
             RowRule(name="checkpoints_frame_base", columns=["base_n", "n"], rule="new.base_n < new.n"),

@@ -13,9 +13,9 @@ def one_of(column: str, words: Sequence[str], *, given: Sequence[str] = (), with
     return f"{rule} OR {_among(column, given)} AND new.{with_} IS NOT NULL" if given else rule
 
 
-def words(name: str, columns: Sequence[str], *rules: str) -> RowRule:
-    """All these rules as one trigger."""
-    return RowRule(name=name, columns=columns, rule=" AND ".join(f"({rule})" for rule in rules))
+def words(name: str, columns: Sequence[str], *rules: str, usual: str = "") -> RowRule:
+    """All these rules as one trigger; from `usual` all of them follow."""
+    return RowRule(name=name, columns=columns, rule=" AND ".join(f"({rule})" for rule in rules), usual=usual)
 
 
 def _among(column: str, words: Sequence[str]) -> str:

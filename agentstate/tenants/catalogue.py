@@ -16,8 +16,9 @@ from agentstate.tenants.security import FOREIGN_TABLES, GlobalTable
 
 Rows = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]  # runs a statement with its arguments, gives all rows
 
-# What Postgres makes of the text in security.RowSecurity.
+# What Postgres makes of the texts in security.RowSecurity: for everybody, and of a hot table for the application.
 _POLICY = "(tenant_id = ( SELECT agentstate_tenant() AS agentstate_tenant))"
+_HOT_POLICY = "(tenant_id = (current_setting('agentstate.tenant'::text))::uuid)"
 
 _RELATIONS = """
 SELECT c.relname, c.relkind, c.relispartition, c.relrowsecurity, c.relforcerowsecurity,
@@ -34,8 +35,10 @@ ORDER BY c.relname
 
 # Policies that count for the application: those to everybody, and those to a role it is a member of.
 _POLICIES = """
-SELECT c.relname, p.polname, p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'::oid[]
-    AND pg_get_expr(p.polqual, c.oid) = %s AND p.polwithcheck IS NULL
+SELECT c.relname, p.polname, p.polpermissive AND p.polcmd = '*' AND p.polwithcheck IS NULL
+    AND (p.polroles = '{0}'::oid[] AND pg_get_expr(p.polqual, c.oid) = %s
+         OR p.polroles = ARRAY[(SELECT r.oid FROM pg_roles r WHERE r.rolname = %s)]
+           AND pg_get_expr(p.polqual, c.oid) = %s)
 FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
 WHERE p.polpermissive
   AND EXISTS (SELECT 1 FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(%s, nullif(r, 0), 'MEMBER'))
@@ -79,7 +82,7 @@ class _Relation:
 def problems(rows: Rows, *, app_role: str) -> list[str]:
     """One sentence for each thing in the database by which a tenant could reach another's rows."""
     relations = [_Relation(*row) for row in rows(_RELATIONS, [app_role] * 3)]
-    policies = rows(_POLICIES, [_POLICY, app_role])
+    policies = rows(_POLICIES, [_POLICY, app_role, _HOT_POLICY, app_role])
     found = [problem for relation in relations if (problem := _judge(relation, policies))]
     found += [
         f"{table}: the policy {policy} opens it further"

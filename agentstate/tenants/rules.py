@@ -15,16 +15,18 @@ class RowRule(SqlConstraint):
 
     A CHECK of a table is read from its text again by every INSERT and UPDATE, also one that cannot break it: a fifth
     of what a turn cost the server. A trigger's plan is kept, and updates that set none of `columns` do not fire it.
+    `usual`: a short condition from which the rule follows, asked first; a long one is dear to set up, not to compare.
     """
 
-    def __init__(self, *, name: str, columns: Sequence[str], rule: str) -> None:
+    def __init__(self, *, name: str, columns: Sequence[str], rule: str, usual: str = "") -> None:
         super().__init__(name=name)
-        self.columns, self.rule = list(columns), rule
+        self.columns, self.rule, self.usual = list(columns), rule, usual
 
     def statements(self, model: type[models.Model], quote: Any) -> list[str]:
         table = model._meta.db_table
+        usual = f"IF {self.usual} THEN RETURN NEW; END IF; " if self.usual else ""
         return [
-            f"CREATE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"CREATE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {usual}"
             f"IF ({self.rule}) IS FALSE THEN "
             f'RAISE EXCEPTION \'new row for relation "{table}" violates check constraint "{self.name}"\' '
             f"USING ERRCODE = 'check_violation', TABLE = '{table}', CONSTRAINT = '{self.name}'; "
@@ -41,4 +43,5 @@ class RowRule(SqlConstraint):
 
     def deconstruct(self) -> Any:
         path, args, kwargs = super().deconstruct()
-        return path, args, {**kwargs, "columns": self.columns, "rule": self.rule}
+        usual = {"usual": self.usual} if self.usual else {}
+        return path, args, {**kwargs, "columns": self.columns, "rule": self.rule, **usual}

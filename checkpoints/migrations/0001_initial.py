@@ -70,7 +70,9 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, DELETE, UPDATE (body, base_n)", name="checkpoints_frame_rls"
+                        grants="SELECT, INSERT, DELETE, UPDATE (body, base_n)",
+                        hot=True,
+                        name="checkpoints_frame_rls",
                     ),
                     checkpoints.constraints.WrittenOnce(name="checkpoints_frame_written_once"),
                     checkpoints.constraints.ExternalBody(name="checkpoints_frame_body"),

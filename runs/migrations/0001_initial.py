@@ -94,7 +94,7 @@ class Migration(migrations.Migration):
             options={
                 "db_table": "runs_event",
                 "constraints": [
-                    agentstate.tenants.security.RowSecurity(grants="SELECT, INSERT", name="runs_event_rls"),
+                    agentstate.tenants.security.RowSecurity(grants="SELECT, INSERT", hot=True, name="runs_event_rls"),
                     agentstate.tenants.security.AppendOnly(name="runs_event_frozen"),
                 ],
             },
@@ -216,6 +216,7 @@ class Migration(migrations.Migration):
                     "version",
                     models.ForeignKey(
                         db_constraint=False,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
@@ -426,11 +427,12 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, UPDATE, DELETE", name="runs_step_rls"
+                        grants="SELECT, INSERT, UPDATE, DELETE", hot=True, name="runs_step_rls"
                     ),
                     agentstate.tenants.rules.RowRule(
                         columns=["status", "doubted_at", "effect", "key"],
                         name="runs_step_words",
+                        usual="new.status = ANY ('{started,done}'::text[]) AND new.effect = ANY ('{pure}'::text[])",
                         rule="(new.status = ANY ('{waiting,started,done,failed,rejected,skipped}'::text[]) OR new.status = ANY ('{in_doubt}'::text[]) AND new.doubted_at IS NOT NULL) AND (new.effect = ANY ('{pure,replayable}'::text[]) OR new.effect = ANY ('{keyed,probed,destructive}'::text[]) AND new.key IS NOT NULL)",
                     ),
                     models.UniqueConstraint(fields=("run_id", "generation", "identity"), name="runs_step_identity"),
@@ -504,7 +506,7 @@ class Migration(migrations.Migration):
                 "abstract": False,
                 "constraints": [
                     agentstate.tenants.security.RowSecurity(
-                        grants="SELECT, INSERT, UPDATE, DELETE", name="runs_stop_rls"
+                        grants="SELECT, INSERT, UPDATE, DELETE", hot=True, name="runs_stop_rls"
                     ),
                     models.UniqueConstraint(fields=("tenant_id", "id"), name="runs_stop_tenant_id"),
                     models.UniqueConstraint(
@@ -598,6 +600,7 @@ class Migration(migrations.Migration):
             name="worker",
             field=models.ForeignKey(
                 db_constraint=False,
+                db_index=False,
                 null=True,
                 on_delete=django.db.models.deletion.DO_NOTHING,
                 related_name="+",
@@ -701,10 +704,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="run",
-            index=models.Index(fields=["tenant_id", "-id"], name="runs_run_list"),
-        ),
-        migrations.AddIndex(
-            model_name="run",
             index=models.Index(fields=["tenant_id", "agent", "-id"], name="runs_run_agent"),
         ),
         migrations.AddIndex(
@@ -732,7 +731,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="run",
             constraint=agentstate.tenants.security.RowSecurity(
-                grants="SELECT, INSERT, UPDATE, DELETE", name="runs_run_rls"
+                grants="SELECT, INSERT, UPDATE, DELETE", hot=True, name="runs_run_rls"
             ),
         ),
         migrations.AddConstraint(

@@ -27,6 +27,6 @@ class Event(TenantOwned):
     class Meta:
         db_table = "runs_event"
         constraints = [
-            RowSecurity(name="runs_event_rls", grants="SELECT, INSERT"),
+            RowSecurity(name="runs_event_rls", grants="SELECT, INSERT", hot=True),
             AppendOnly(name="runs_event_frozen"),
         ]

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from agentstate.core.ids import new_id
-from agentstate.tenants.security import GlobalTable, TenantModel
+from agentstate.tenants.security import GlobalTable, RowSecurity, TenantModel
 
 
 class AgentVersion(TenantModel):
@@ -107,7 +107,8 @@ class Stop(TenantModel):
     class Meta(TenantModel.Meta):
         db_table = "runs_stop"
         constraints = [
-            *TenantModel.Meta.constraints,
+            RowSecurity(name="runs_stop_rls", hot=True),
+            models.UniqueConstraint(fields=["tenant_id", "id"], name="runs_stop_tenant_id"),
             # Asked in every turn: one look into a tiny index.
             models.UniqueConstraint(
                 fields=["tenant_id", "agent"], condition=Q(status="active"), name="runs_stop_active"

@@ -21,7 +21,12 @@ class Run(TenantModel):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     agent = models.CharField(max_length=200)
     version = models.ForeignKey(
-        "runs.AgentVersion", null=True, on_delete=models.PROTECT, db_constraint=False, related_name="+"
+        "runs.AgentVersion",
+        null=True,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,  # nobody asks for the runs of a version
+        related_name="+",
     )
     mode = models.CharField(max_length=10, default="replay")
     status = models.CharField(max_length=12, choices=RunStatus.choices, default=RunStatus.QUEUED)
@@ -48,7 +53,12 @@ class Run(TenantModel):
     fence = models.BigIntegerField(default=0)
     # No constraint: workers are forgotten a week after their death, runs are not.
     worker = models.ForeignKey(
-        "runs.Worker", null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+        "runs.Worker",
+        null=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,  # asked of running ones only: runs_run_running
+        related_name="+",
     )
     lease_until = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # timer or back-off; not indexed with status changes in turns
@@ -83,7 +93,9 @@ class Run(TenantModel):
     class Meta(TenantModel.Meta):
         db_table = "runs_run"
         constraints = [
-            *TenantModel.Meta.constraints,
+            RowSecurity(name="runs_run_rls", hot=True),
+            # Read backwards it is the run list, newest first, and its keyset pages: UUIDv7 is the order of creation.
+            models.UniqueConstraint(fields=["tenant_id", "id"], name="runs_run_tenant_id"),
             words("runs_run_words", ["status"], one_of("status", RunStatus.values)),
             models.UniqueConstraint(fields=["tenant_id", "external_id"], name="runs_run_external_id"),
             # One live run per session; a held one waits its turn.
@@ -99,8 +111,6 @@ class Run(TenantModel):
             ),
         ]
         indexes = [
-            # The run list, newest first, and its keyset pages. UUIDv7 is the order of creation.
-            models.Index(fields=["tenant_id", "-id"], name="runs_run_list"),
             # The run list of one agent.
             models.Index(fields=["tenant_id", "agent", "-id"], name="runs_run_agent"),
             # Live counts, Now, the sweep: few rows whatever the age of the tenant.

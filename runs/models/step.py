@@ -71,12 +71,13 @@ class Step(TenantOwned):
     class Meta:
         db_table = "runs_step"
         constraints = [
-            RowSecurity(name="runs_step_rls"),
+            RowSecurity(name="runs_step_rls", hot=True),
             words(
                 "runs_step_words",
                 ["status", "doubted_at", "effect", "key"],
                 one_of("status", _SURE, given=["in_doubt"], with_="doubted_at"),
                 one_of("effect", EFFECTS[:2], given=EFFECTS[2:], with_="key"),
+                usual=f"{one_of('status', ['started', 'done'])} AND {one_of('effect', EFFECTS[:1])}",
             ),
             models.UniqueConstraint(fields=["run_id", "generation", "identity"], name="runs_step_identity"),
             models.UniqueConstraint(fields=["tenant_id", "key"], condition=Q(key__isnull=False), name="runs_step_key"),

@@ -8,11 +8,14 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connections, transaction
 
 from agentstate.core.ids import parse_id
+from agentstate.db import sql
 from agentstate.sdk.store import Claim
 from agentstate.tenants.rules import RowRule
 from agentstate.tenants.scope import tenant_scope
 from checkpoints.models import Frame
 from runs.models import Run, Step
+from runs.models.step import EFFECTS
+from runs.states import StepStatus
 from tests.runs.conftest import Desk
 
 
@@ -112,6 +115,18 @@ def test_a_frame_is_a_change_to_an_earlier_one(desk: Desk, done: Claim) -> None:
 
 FACTS = """SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = ANY(%s)
 UNION ALL SELECT proname, prosrc FROM pg_proc WHERE proname = ANY(%s) ORDER BY 1, 2"""
+
+
+def test_what_is_usual_for_a_step_never_breaks_its_rule(desk: Desk) -> None:
+    """It is asked first, and the rule then no more."""
+    rule = next(found for found in Step._meta.constraints if isinstance(found, RowRule))
+    rows = """SELECT ({usual}), ({rule}) FROM (SELECT status, effect, key, doubted_at
+      FROM unnest(%s::text[]) status, unnest(%s::text[]) effect, unnest(ARRAY[NULL, 'k']) key,
+           unnest(ARRAY[NULL, now()]) doubted_at) new"""
+    words = [[*StepStatus.values, "other", None], [*EFFECTS, "other", None]]
+    found = sql.rows(rows.format(usual=rule.usual, rule=rule.rule), words)
+    assert {holds for usual, holds in found if usual} == {True}
+    assert {holds for usual, holds in found if not usual} >= {True, False}
 
 
 @pytest.mark.django_db(databases=["default", "owner"])

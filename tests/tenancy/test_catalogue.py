@@ -117,6 +117,9 @@ def test_the_sweeper_only_reads_and_nothing_that_is_sealed(owner: psycopg.Connec
         ("DROP POLICY tenant ON tenants_apikey", "tenants_apikey: its policy does not compare"),
         ("ALTER POLICY tenant ON tenants_apikey WITH CHECK (true)", "tenants_apikey: the policy tenant opens it"),
         ("ALTER POLICY tenant ON tenants_apikey USING (tenant_id IS NOT NULL)", "tenants_apikey: the policy tenant"),
+        ("ALTER POLICY tenant ON runs_step TO PUBLIC", "runs_step: its policy does not compare"),
+        ("ALTER POLICY tenant ON runs_step USING (tenant_id IS NOT NULL)", "runs_step: the policy tenant opens it"),
+        ("ALTER POLICY owning ON runs_step TO app USING (true)", "runs_step: the policy owning opens it"),
         ("GRANT TRUNCATE ON tenants_apikey TO app", "tenants_apikey: the application may TRUNCATE"),
         (
             "CREATE FUNCTION leak() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'select 1'",

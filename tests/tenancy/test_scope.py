@@ -89,6 +89,42 @@ def test_a_fresh_connection_and_a_used_one_raise_alike(acme: Tenant) -> None:
             fresh.execute("SELECT 1 FROM tenants_apikey")
 
 
+HOT = ["runs_run", "runs_step", "runs_event", "runs_stop", "checkpoints_frame"]
+
+
+def stolen(table: str) -> str:
+    """An INSERT for another tenant; only an event says more, to find its partition."""
+    columns, values = ("tenant_id, month", ", current_date") if table == "runs_event" else ("tenant_id", "")
+    return f"INSERT INTO {table} ({columns}) VALUES (gen_random_uuid(){values})"
+
+
+@pytest.mark.parametrize("table", HOT)
+def test_a_hot_table_raises_outside_a_scope_too_in_other_words(acme: Tenant, table: str) -> None:
+    statements = (f"SELECT 1 FROM {table}", stolen(table))
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as fresh:
+        for statement in statements:  # the table is empty, and does not look it
+            with pytest.raises(psycopg.errors.UndefinedObject, match=r'"agentstate\.tenant"'):
+                fresh.execute(statement.encode())
+        with fresh.transaction():
+            fresh.execute("SELECT set_config('agentstate.tenant', %s, true)", [str(acme.pk)])
+            fresh.execute(statements[0].encode())
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level"), fresh.transaction():
+                fresh.execute(statements[1].encode())
+        for statement in statements:
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation, match='type uuid: ""'):
+                fresh.execute(statement.encode())
+
+
+@pytest.mark.parametrize("table", HOT)
+def test_the_owner_of_a_hot_table_is_bound_like_that_of_any(acme: Tenant, table: str) -> None:
+    count = f"SELECT count(*) FROM {table}".encode()
+    with psycopg.connect(os.environ["DATABASE_OWNER_URL"]) as owner:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="no tenant scope"), owner.transaction():
+            owner.execute(stolen(table).encode())
+        owner.execute("SET LOCAL agentstate.migrating = 'on'")
+        owner.execute(count)
+
+
 def test_the_tenant_does_not_leak_into_the_transaction_around_the_scope(acme: Tenant) -> None:
     with transaction.atomic():
         with tenant_scope(acme.pk):
