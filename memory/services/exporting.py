@@ -50,7 +50,7 @@ def export(tenant_id: UUID, subject_id: UUID, *, actor: Actor) -> Iterator[bytes
 
     Asserts that no scope is open: each piece opens its own. Raises: NotFound, Conflict while it is erased, Corrupt.
     """
-    seal = _End()
+    seal, told = _End(), _Told()
     with tenant_scope(tenant_id):
         subject = subjects.get(subject_id)
         if subject.status != SubjectStatus.ACTIVE:
@@ -60,8 +60,36 @@ def export(tenant_id: UUID, subject_id: UUID, *, actor: Actor) -> Iterator[bytes
     yield seal.add(first)
     for batches in _PARTS:
         for lines in batches(tenant_id, subject_id):
-            yield seal.add(lines)
+            yield seal.add([line for line in lines if told.takes(line)])
     yield seal.last()
+
+
+class _Told:
+    """Which sessions and authors went out. Each batch is read by itself, so a later one may name one that came since.
+
+    Of such a session nothing goes out; a session whose author is unknown ends before that message, without a hole.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: set[UUID] = set()
+        self._authors = {0}
+        self._ended: dict[UUID, int] = {}  # session -> the first number that is left out
+
+    def takes(self, line: Line) -> bool:
+        if isinstance(line, transfer.SessionLine):
+            self._sessions.add(line.id)
+        elif isinstance(line, transfer.AuthorLine):
+            self._authors.add(line.no)
+        elif isinstance(line, transfer.MessageLine):
+            return self._takes_message(line)
+        elif isinstance(line, transfer.SummaryLine) and line.session is not None:
+            return line.session in self._sessions and line.to_seq < self._ended.get(line.session, line.to_seq + 1)
+        return True
+
+    def _takes_message(self, line: transfer.MessageLine) -> bool:
+        if line.author not in self._authors:
+            self._ended.setdefault(line.session, line.seq)
+        return line.session in self._sessions and line.session not in self._ended
 
 
 class _End:

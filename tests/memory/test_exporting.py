@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
@@ -111,6 +111,27 @@ class TestRoundTrip:
         assert not {line["id"] for line in lines(file) if "id" in line} & {
             line["id"] for line in lines(again) if "id" in line
         }
+
+    def test_what_is_said_while_an_export_runs_keeps_it_from_nothing(
+        self, ada: Person, alice: Actor, charlie: Actor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session and an author that came after theirs had gone out are nowhere in the file."""
+
+        def meanwhile(tenant_id: UUID, subject_id: UUID) -> Iterator[Any]:
+            with tenant_scope(tenant_id):
+                known = Session.objects.get(subject_id=subject_id).id
+                later = sessions.open("later", subject_id=subject_id, agent="desk", actor=alice).id
+                for session_id, author in ((known, ""), (known, "Newcomer"), (known, ""), (later, "")):
+                    messages.append(session_id, [NewMessage("user", "Meanwhile.", author=author)], actor=alice)
+            return iter(())
+
+        monkeypatch.setattr(exporting, "_PARTS", (*exporting._PARTS[:3], meanwhile, *exporting._PARTS[3:]))
+        file = exported(alice, ada.subject.id)
+        report = bring_in(file, charlie)
+        assert report.done and report.new["session"] == 1 and b"Newcomer" not in file
+        with tenant_scope(tenant_of(charlie)):
+            said = Message.objects.order_by("seq").values_list("seq", flat=True)
+            assert list(said) == [*range(1, 10)], "the seven there were, what waited, and one of somebody who was known"
 
     def test_what_came_in_is_recalled_and_counted(self, ada: Person, alice: Actor, charlie: Actor) -> None:
         report = bring_in(exported(alice, ada.subject.id), charlie)
