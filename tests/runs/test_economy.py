@@ -147,8 +147,11 @@ def test_a_plain_turn_writes_what_the_whole_one_writes(
     assert steps_of(desk) == rows
 
 
-def test_what_is_not_plain_for_the_database_is_not_tried_for_a_while(warm: Desk) -> None:
+def test_what_is_not_plain_for_the_database_is_not_tried_for_a_while(
+    warm: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here for a budget, of which there is enough: each of these turns goes on."""
+    monkeypatch.setattr(turns, "CLOSER_FOR_S", 600.0)  # the machine may be slow
     claim = warm.take(warm.store.admit("desk", {}, budget=Budget(steps=10)).run_id)
     found = [len(round_trips(partial(take_a_step, warm, claim, n))) for n in (1, 2)]
     warm.store.session_of(claim.run_id, claim.fence).closer_until = time.monotonic()
