@@ -34,7 +34,7 @@ def message(n: int) -> dict[str, Any]:
 
 @cache
 def _content(n: int) -> str:
-    """Made once: the time of a step is not to hold the time it takes to make words up."""
+    """Made once, before any step: the time of a step is not to hold the time it takes to make words up."""
     return text(MESSAGE_CHARS, seed=n)
 
 
@@ -42,6 +42,8 @@ class Window:
     """A state of about `size` bytes."""
 
     def __init__(self, size: int) -> None:
+        for n in range(DIFFERENT):
+            _content(n)
         self._n = max(1, size // MESSAGE_BYTES)
         self.state: dict[str, Any] = {"messages": [message(n) for n in range(self._n)]}
 
