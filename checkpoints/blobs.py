@@ -21,6 +21,7 @@ from checkpoints.frames import Codec
 TABLE = "checkpoints_blob"
 MARK = "$blob"
 MARK_BYTES = b'"$blob"'
+_DOLLAR = ord("$")
 _CHARS_SMALL = VALUE_BYTES_INLINE // 4  # so few characters are never too many bytes
 # Waits for a compaction of this run (milliseconds) so that it cannot drop the blob we are about to refer to.
 PUT = "SELECT checkpoints_put_blob(%s, %s, %s, %s)"
@@ -37,7 +38,7 @@ class BlobRow:
 
 def may_detach(value: Any, plain: bytes) -> bool:
     """Whether detach would change `value`, whose canonical bytes are `plain`; spares nearly all states its copying."""
-    marked = b"$" in plain and MARK_BYTES in plain  # finding one byte is 25 times faster than finding seven
+    marked = _DOLLAR in plain and MARK_BYTES in plain  # finding one byte is 25 times faster than finding seven
     return marked or (len(plain) > VALUE_BYTES_INLINE and _has_large_text(value))
 
 

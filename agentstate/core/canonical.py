@@ -22,7 +22,10 @@ _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_
 _UINT64_MAX = 2**64 - 1
 _INT64_MIN = -(2**63)
 _ORJSON_DEPTH_MAX = 254
+_BACKSLASH = ord("\\")
+_SHALLOW_BYTES_MAX = 2 * JSON_DEPTH_MAX  # each level has two brackets
 _COUNTED_BYTES_MAX = 16_384  # above, orjson is faster than counting brackets
+_NO_OPENING = bytes(byte for byte in range(256) if byte not in b"[{")
 
 
 def dumps(value: object, *, where: str = "") -> bytes:
@@ -36,7 +39,12 @@ def dumps(value: object, *, where: str = "") -> bytes:
     except (TypeError, RecursionError) as error:  # names the trouble, but never the place
         _walk(value, where, 0, _UINT64_MAX)
         raise Invalid(f"This value is not JSON: {error}.", field=where) from error
-    if _holds_nul(out) or _hides_nan(value, out) or not _is_shallow(value, out):
+    # Of each pair the first half is quick and nearly always enough: `in` would try first whether bytes are a number.
+    if (
+        (_BACKSLASH in out and b"\\u0000" in out)
+        or (out.find(b"null") >= 0 and _hides_nan(value, out))
+        or (len(out) > _SHALLOW_BYTES_MAX and not _is_shallow(value, out))
+    ):
         _walk(value, where, 0, _UINT64_MAX)
     return out
 
@@ -70,18 +78,14 @@ def digest(value: object) -> bytes:
     return sha(dumps(value))
 
 
-def _holds_nul(out: bytes) -> bool:
-    return b"\\" in out and b"\\u0000" in out  # finding one byte is 25 times faster than finding six
-
-
 def _hides_nan(value: object, out: bytes) -> bool:
     """Maybe. orjson writes NaN as null without a word; reading back is 6 times faster than walking."""
-    return b"null" in out and orjson.loads(out) != value
+    return bool(orjson.loads(out) != value)
 
 
 def _is_shallow(value: object, out: bytes) -> bool:
     """orjson has a depth limit of its own: wrapped into the difference, a value over ours reaches it."""
-    if len(out) < _COUNTED_BYTES_MAX and out.count(b"[") + out.count(b"{") <= JSON_DEPTH_MAX:
+    if len(out) < _COUNTED_BYTES_MAX and len(out.translate(None, _NO_OPENING)) <= JSON_DEPTH_MAX:
         return True
     for _ in range(_ORJSON_DEPTH_MAX - JSON_DEPTH_MAX):
         value = [value]
@@ -98,7 +102,7 @@ def _walk(value: object, where: str, depth: int, int_max: int) -> None:
     if value is None or isinstance(value, (bool, UUID)):
         return
     if isinstance(value, str):
-        _check_text(value, where)
+        check_text(value, where)
     elif isinstance(value, int):
         if not _INT64_MIN <= value <= int_max:
             _refuse("a whole number outside 64 bits", where, "Send it as text")
@@ -122,11 +126,12 @@ def _walk_children(value: dict[Any, Any] | list[Any] | tuple[Any, ...], where: s
         if not isinstance(key, str):
             _refuse(f"the key {key!r}, which is not text", where, "Use text as keys")
         place = f"{where}/{key.replace('~', '~0').replace('/', '~1')}"
-        _check_text(key, place)
+        check_text(key, place)
         _walk(child, place, depth, int_max)
 
 
-def _check_text(text: str, where: str) -> None:
+def check_text(text: str, where: str) -> None:
+    """As check, for one text."""
     if text.isascii():
         if "\0" in text:
             _refuse("text with a NUL character", where, "Remove it")
