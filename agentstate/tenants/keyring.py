@@ -7,8 +7,6 @@ whatever had been sealed.
 
 from __future__ import annotations
 
-import hashlib
-import hmac as _hmac
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +18,7 @@ from django.db import connection, transaction
 from agentstate.core.errors import Corrupt
 from agentstate.core.limits import KEYS_CACHED_MAX
 from agentstate.crypto import keys, sealing
+from agentstate.crypto.hashing import Hasher
 from agentstate.tenants.models import KeyRing
 from agentstate.tenants.scope import current_tenant, in_scope, tenant_scope
 
@@ -30,7 +29,7 @@ _REREAD_S = 60.0  # after a rotation other processes wrap by the old version for
 
 @dataclass(frozen=True, slots=True)
 class _Ring:
-    hmac: bytes
+    hasher: Hasher
     wraps: dict[int, bytes]  # version -> key
     read_at_s: float  # time.monotonic
 
@@ -46,7 +45,12 @@ _unsettled: set[UUID] = set()  # rings this process changed in a transaction tha
 
 def hmac(tenant_id: UUID, message: bytes) -> bytes:
     """HMAC-SHA-256 under the tenant's own key, 32 bytes: the same for ever, and different in every tenant."""
-    return _hmac.digest(_ring(tenant_id).hmac, message, hashlib.sha256)
+    return hasher(tenant_id)(message)
+
+
+def hasher(tenant_id: UUID) -> Hasher:
+    """hmac() for whoever hashes often for one tenant: that key never changes, so it is looked up once."""
+    return _ring(tenant_id).hasher
 
 
 def wrap_key(tenant_id: UUID, key: bytes, *, aad: bytes) -> bytes:
@@ -161,7 +165,7 @@ def _read(tenant_id: UUID) -> _Ring | None:
     wraps = {version: key for (purpose, version), key in opened.items() if purpose == _WRAP}
     if not wraps or (_HMAC, 1) not in opened:
         return None
-    return _Ring(hmac=opened[(_HMAC, 1)], wraps=wraps, read_at_s=time.monotonic())
+    return _Ring(hasher=Hasher(opened[(_HMAC, 1)]), wraps=wraps, read_at_s=time.monotonic())
 
 
 def _open(row: KeyRing) -> bytes:
