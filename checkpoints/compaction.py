@@ -20,7 +20,7 @@ from agentstate.core.errors import Corrupt
 from agentstate.core.failpoints import hit, register
 from agentstate.db import locks, sql
 from agentstate.tenants.scope import tenant_scope
-from checkpoints import blobs, keys, pins, reading, thinning
+from checkpoints import blobs, frames, keys, pins, reading, thinning
 from checkpoints.frames import Codec
 from checkpoints.thinning import KINDS_KEPT, Stub, Thinning
 
@@ -242,9 +242,8 @@ class _Compaction:
         plain = reading.load_plain(self.tenant_id, self.run_id, n)
         chain = sql.row("SELECT chain FROM checkpoints_frame WHERE run_id = %s AND n = %s", [self.run_id, n])
         assert chain is not None
-        body = Codec(key).encode(
-            plain, previous=None, tenant_id=self.tenant_id, run_id=self.run_id, n=n, chain=bytes(chain[0])
-        )
+        aad = frames.bound_to(frames.frames_of(self.tenant_id, self.run_id), n, bytes(chain[0]))
+        body = Codec(key).encode(plain, previous=None, aad=aad)
         sql.execute(
             "UPDATE checkpoints_frame SET body = %s, base_n = NULL WHERE run_id = %s AND n = %s", [body, self.run_id, n]
         )

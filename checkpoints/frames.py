@@ -7,10 +7,9 @@ to tenant, table, run, frame number and chain head. A frame's plaintext is exact
 from __future__ import annotations
 
 import hashlib
-import hmac
 import threading
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 import zstandard
@@ -19,6 +18,7 @@ from zstandard import ZstdCompressionDict, ZstdCompressionParameters, ZstdCompre
 from agentstate.core.errors import Corrupt
 from agentstate.core.limits import KEYFRAME_DELTAS_MAX, KEYFRAME_DELTAS_MIN
 from agentstate.crypto import sealing
+from agentstate.crypto.hashing import Hasher
 
 TABLE = "checkpoints_frame"
 FIRST_N = 1  # frames are numbered from 1 per run, without holes when written
@@ -28,8 +28,7 @@ WINDOW_LOG_MAX = 24
 _local = threading.local()
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """How far a frame stands from its keyframe: what has to be read to restore it."""
 
     keyframe_bytes: int = 0
@@ -51,42 +50,30 @@ class Weight:
 class Codec:
     """Encodes and decodes the frames of one run. Safe to share between threads: it holds keys only."""
 
-    __slots__ = ("_hash_key", "_key")
+    __slots__ = ("_key", "sha")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._hash_key = hmac.digest(key, b"agentstate checkpoints sha", "sha256")
+        # A bare hash of a small state could be guessed after the run's key is gone.
+        self.sha = Hasher(Hasher(key)(b"agentstate checkpoints sha"))
 
-    def sha(self, plain: bytes) -> bytes:
-        """HMAC-SHA256 under a key of the run: a bare hash of a small state could be guessed after its key is gone."""
-        return hmac.digest(self._hash_key, plain, "sha256")
+    def encode(self, plain: bytes, *, previous: bytes | None, aad: bytes) -> bytes:
+        """The sealed body. `previous` None makes a keyframe; for `aad` see bound_to."""
+        return sealing.seal(self._key, _pack(plain, previous), aad=aad, compress=False)
 
-    def encode(
-        self, plain: bytes, *, previous: bytes | None, tenant_id: UUID, run_id: UUID, n: int, chain: bytes = b""
-    ) -> bytes:
-        """The sealed body. `previous` None makes a keyframe."""
-        packed = _pack(plain, previous)
-        return sealing.seal(self._key, packed, aad=bound_to(tenant_id, run_id, n, chain), compress=False)
-
-    def decode(
-        self,
-        body: bytes,
-        *,
-        previous: bytes | None,
-        plain_bytes: int,
-        tenant_id: UUID,
-        run_id: UUID,
-        n: int,
-        chain: bytes = b"",
-    ) -> bytes:
+    def decode(self, body: bytes, *, previous: bytes | None, plain_bytes: int, aad: bytes) -> bytes:
         """The plaintext, `plain_bytes` long and never longer. Raises: Corrupt."""
-        packed = sealing.unseal(self._key, body, aad=bound_to(tenant_id, run_id, n, chain))
-        return _unpack(packed, previous, plain_bytes)
+        return _unpack(sealing.unseal(self._key, body, aad=aad), previous, plain_bytes)
 
 
-def bound_to(tenant_id: UUID, run_id: UUID, n: int, chain: bytes) -> bytes:
+def frames_of(tenant_id: UUID, run_id: UUID) -> bytes:
+    """Where the frames of a run are, for bound_to: made once by whoever has many of them."""
+    return sealing.aad(tenant_id, TABLE, f"{run_id}|")
+
+
+def bound_to(frames: bytes, n: int, chain: bytes) -> bytes:
     """The AAD: a body moved to another tenant, run or number, or beside another chain head, does not open."""
-    return sealing.aad(tenant_id, TABLE, f"{run_id}|{n}|{chain.hex()}")
+    return b"%b%d|%b" % (frames, n, chain.hex().encode())
 
 
 def genesis(tenant_id: UUID, run_id: UUID) -> bytes:
@@ -147,7 +134,7 @@ def _parameters(size_log: int) -> ZstdCompressionParameters:
     both; hash tables an eighth of it: measured on appends, edits all over and insertions at the front from 2 KB to
     1 MB, a delta is at most 8 % larger than with full tables (mostly 1 %) and takes a half to a fifth of the time.
     """
-    tables_log = min(max(12, size_log - 3), 22)
+    tables_log = min(max(10, size_log - 3), 22)
     return ZstdCompressionParameters(
         window_log=min(max(10, size_log), WINDOW_LOG_MAX),
         hash_log=tables_log,

@@ -176,6 +176,7 @@ class _Reader:
         self.tenant_id, self.run_id, self.steps_digest = tenant_id, run_id, steps_digest
         self.key = key or keys.existing(run_id)
         self.codec = Codec(self.key)
+        self._frames = frames.frames_of(tenant_id, run_id)
 
     def path(self, n: int) -> Iterator[Plain]:
         """The frames from the keyframe of `n` up to it."""
@@ -223,10 +224,7 @@ class _Reader:
             body,
             previous=base.plain if base else None,
             plain_bytes=head.plain_bytes,
-            tenant_id=self.tenant_id,
-            run_id=self.run_id,
-            n=head.n,
-            chain=head.chain,
+            aad=frames.bound_to(self._frames, head.n, head.chain),
         )
         if not hmac.compare_digest(self.codec.sha(plain), head.sha):
             raise Corrupt("Its content is not what its hash says.", failed="sha")

@@ -56,6 +56,7 @@ class FrameWriter:
     __slots__ = (
         "_chain",
         "_codec",
+        "_frames",
         "_key",
         "_n",
         "_plain",
@@ -70,6 +71,7 @@ class FrameWriter:
         self, tenant_id: UUID, run_id: UUID, key: bytes, newest: Loaded | None = None, *, schema_version: int = 1
     ) -> None:
         self._tenant_id, self._run_id, self._key, self._codec = tenant_id, run_id, key, Codec(key)
+        self._frames = frames.frames_of(tenant_id, run_id)
         self.version = schema_version
         self._n = newest.n if newest else frames.FIRST_N - 1
         self._plain = newest.plain if newest else b""
@@ -103,9 +105,7 @@ class FrameWriter:
         sha = self._codec.sha(plain)
         chain = frames.link(self._chain, steps_digest, sha)
         previous = None if boundary or self._weight.is_due() else self._plain
-        body = self._codec.encode(
-            plain, previous=previous, tenant_id=self._tenant_id, run_id=self._run_id, n=n, chain=chain
-        )
+        body = self._codec.encode(plain, previous=previous, aad=frames.bound_to(self._frames, n, chain))
         return FrameRow(
             tenant_id=self._tenant_id,
             run_id=self._run_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from uuid import UUID
 
 import pytest
 import zstandard
@@ -39,12 +40,15 @@ def writer() -> FrameWriter:
 
 
 def body_of(codec: Codec, plain: bytes, previous: bytes | None, n: int = 2) -> bytes:
-    return codec.encode(plain, previous=previous, tenant_id=TENANT, run_id=RUN, n=n)
+    return codec.encode(plain, previous=previous, aad=aad(n=n))
 
 
 def open_body(codec: Codec, body: bytes, previous: bytes | None, plain_bytes: int, **place: Any) -> bytes:
-    where = {"tenant_id": TENANT, "run_id": RUN, "n": 2, **place}
-    return codec.decode(body, previous=previous, plain_bytes=plain_bytes, **where)
+    return codec.decode(body, previous=previous, plain_bytes=plain_bytes, aad=aad(**place))
+
+
+def aad(tenant_id: UUID = TENANT, run_id: UUID = RUN, n: int = 2, chain: bytes = b"") -> bytes:
+    return frames.bound_to(frames.frames_of(tenant_id, run_id), n, chain)
 
 
 @pytest.mark.parametrize("size", [20_000, 100_000, 500_000, 900_000])
@@ -171,7 +175,7 @@ def test_a_wrong_dictionary_never_gives_the_right_hash(codec: Codec) -> None:
 def test_a_body_never_unpacks_to_more_than_its_row_says() -> None:
     key = os.urandom(32)
     bomb = zstandard.ZstdCompressor().compress(b"0" * 200_000_000)
-    body = sealing.seal(key, bomb, aad=frames.bound_to(TENANT, RUN, 2, b""), compress=False)
+    body = sealing.seal(key, bomb, aad=aad(), compress=False)
     with pytest.raises(Corrupt, match="unpack"):
         open_body(Codec(key), body, None, 1_000)
 
@@ -179,7 +183,7 @@ def test_a_body_never_unpacks_to_more_than_its_row_says() -> None:
 def test_a_body_without_a_stated_size_is_refused() -> None:
     key = os.urandom(32)
     nameless = zstandard.ZstdCompressor(write_content_size=False).compress(b"0" * 1_000)
-    body = sealing.seal(key, nameless, aad=frames.bound_to(TENANT, RUN, 2, b""), compress=False)
+    body = sealing.seal(key, nameless, aad=aad(), compress=False)
     with pytest.raises(Corrupt):
         open_body(Codec(key), body, None, 1_000)
 
@@ -295,10 +299,7 @@ def test_every_frame_of_random_edits_restores_byte_identical(edits: list[tuple[s
             frame.body,
             previous=None if frame.base_n is None else plain,
             plain_bytes=frame.plain_bytes,
-            tenant_id=TENANT,
-            run_id=RUN,
-            n=frame.n,
-            chain=frame.chain,
+            aad=aad(n=frame.n, chain=frame.chain),
         )
         assert plain == frame.plain == canonical.dumps(canonical.loads(plain))
         assert codec.sha(plain) == frame.sha

@@ -177,7 +177,8 @@ def test_a_planted_dictionary_is_corrupt(run: Run) -> None:
     edited["messages"][0]["content"] = "edited"
     run.write(edited)
     before = canonical.dumps({"messages": state(22_000)["messages"][1:], "schema_version": 1})
-    planted = Codec(run.key).encode(before, previous=None, tenant_id=run.tenant_id, run_id=run.id, n=1, chain=b"c" * 32)
+    aad = frames.bound_to(frames.frames_of(run.tenant_id, run.id), 1, b"c" * 32)
+    planted = Codec(run.key).encode(before, previous=None, aad=aad)
     change(run, 1, body=planted, sha=Codec(run.key).sha(before), plain_bytes=len(before), chain=b"c" * 32)
     assert reading.load(run.tenant_id, run.id, 1).plain == before
     with pytest.raises(Corrupt) as refusal:
@@ -228,7 +229,8 @@ def test_a_dropped_tail_frame_breaks_the_chain_of_the_next(run: Run) -> None:
         run.write({"n": n}, steps_digest=digest, boundary=True)
     plain = canonical.dumps({"n": "forged", "schema_version": 1})
     chain = frames.link(b"f" * 32, digest, Codec(run.key).sha(plain))
-    sealed = Codec(run.key).encode(plain, previous=None, tenant_id=run.tenant_id, run_id=run.id, n=2, chain=chain)
+    aad = frames.bound_to(frames.frames_of(run.tenant_id, run.id), 2, chain)
+    sealed = Codec(run.key).encode(plain, previous=None, aad=aad)
     change(run, 2, body=sealed, sha=Codec(run.key).sha(plain), plain_bytes=len(plain), chain=chain)
     assert reading.load(run.tenant_id, run.id, 2).doc["n"] == "forged"
     refused(run, 2, "chain", Expect(steps_digest=lambda n: digest))
