@@ -39,7 +39,7 @@ def seal_step(
     key: bytes, tenant_id: UUID, run_id: UUID, generation: int, identity: str, part: str, plain: bytes
 ) -> bytes:
     """part: input, output, error. Bound to the identity, which is known before the step has a number."""
-    return sealing.seal(key, plain, aad=_aad(tenant_id, "runs_step", f"{run_id}:{generation}:{identity}:{part}"))
+    return sealing.seal(key, plain, aad=at_step(steps_of(tenant_id, run_id), generation, identity, part))
 
 
 def open_step(
@@ -54,9 +54,17 @@ def open_step(
     """The canonical bytes; None where nothing was stored. Raises: Corrupt."""
     if sealed is None:
         return None
-    return sealing.unseal(
-        key, bytes(sealed), aad=_aad(tenant_id, "runs_step", f"{run_id}:{generation}:{identity}:{part}")
-    )
+    return sealing.unseal(key, bytes(sealed), aad=at_step(steps_of(tenant_id, run_id), generation, identity, part))
+
+
+def steps_of(tenant_id: UUID, run_id: UUID) -> str:
+    """Where the steps of a run are, for at_step: made once by whoever seals many of them."""
+    return _aad(tenant_id, "runs_step", f"{run_id}:").decode()
+
+
+def at_step(steps: str, generation: int, identity: str, part: str) -> bytes:
+    """The AAD of one value of one step."""
+    return f"{steps}{generation}:{identity}:{part}".encode()
 
 
 def seal_entry(key: bytes, tenant_id: UUID, run_id: UUID, n: int, plain: bytes) -> bytes:

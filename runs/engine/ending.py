@@ -128,7 +128,7 @@ def _by_probe(session: RunSession, run: Run, step: Step, finish: StepFinish) -> 
 def _settle(session: RunSession, run: Run, step: Step, output: Any, *, source: str) -> None:
     plain = sealing.canonical_payload(output, what="output")
     step.output = session.seal_step(step.identity, "output", plain)
-    step.output_hash = sealing.fingerprint(session.tenant_id, plain)
+    step.output_hash = session.fingerprint(plain)
     step.status, step.outcome, step.source = StepStatus.DONE, "done", source
     step.ended_at, step.fence = clock.database_now(), session.fence
     step.save()

@@ -18,9 +18,12 @@ from django.db import models
 
 from agentstate.core import canonical
 from agentstate.core.limits import SCRATCHPAD_ENTRIES_MAX
+from agentstate.crypto.hashing import Hasher
+from agentstate.crypto.sealing import seal
 from agentstate.db import sql
 from agentstate.sdk.store import EffectClass, Entry, Failure, StepKind, StepRecord, Turn, TurnReply
 from agentstate.sdk.window import SUMMARISE, noted_after
+from agentstate.tenants import keyring
 from agentstate.tenants.scope import scope_of, tenant_scope
 from checkpoints import keys, reading, upcasting
 from checkpoints.reading import Expect
@@ -84,16 +87,19 @@ class RunSession:
     broken: bool = False  # a transaction failed half way: load it again
     hinted_at: float = float("-inf")  # monotonic seconds of the last live hint
     closer_until: float = float("-inf")  # monotonic seconds: so long no turn is tried as a plain one
-    lease: bytes = field(init=False)  # as Postgres reads an interval
-    call_for: bytes = field(init=False)
+    named: tuple[bytes, ...] = field(init=False)  # what every turn of this claim tells Postgres first
+    fingerprint: Hasher = field(init=False)  # as in sealing
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _steps_at: str = field(init=False)
     _summaries: int = 0  # steps that no resume goes through
     _by_seq: dict[int, KnownStep] = field(default_factory=dict)
     _started: dict[str, KnownStep] = field(default_factory=dict)  # may still hold some that have ended since
 
     def __post_init__(self) -> None:
-        self.lease = f"{self.lease_s} s".encode()
-        self.call_for = f"{self.lease_s * CALL_FOR_SHARE} s".encode()
+        times = f"{self.lease_s} s".encode(), f"{self.lease_s * CALL_FOR_SHARE} s".encode()  # as it reads an interval
+        self.named = (self.tenant_id.bytes, self.run_id.bytes, b"%d" % self.fence, *times, self.month)
+        self.fingerprint = keyring.hasher(self.tenant_id)
+        self._steps_at = sealing.steps_of(self.tenant_id, self.run_id)
 
     def keep(self, known: KnownStep) -> None:
         """Know this step from now on; also to be told when a step has started again."""
@@ -141,7 +147,7 @@ class RunSession:
         return list(self._started)
 
     def seal_step(self, identity: str, part: str, plain: bytes) -> bytes:
-        return sealing.seal_step(self.key, self.tenant_id, self.run_id, self.generation, identity, part, plain)
+        return seal(self.key, plain, aad=sealing.at_step(self._steps_at, self.generation, identity, part))
 
     def open_step(self, step: Step, part: str, sealed: bytes | memoryview[int] | None) -> Any:
         plain = sealing.open_step(self.key, self.tenant_id, self.run_id, step.generation, step.identity, part, sealed)

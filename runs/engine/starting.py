@@ -53,7 +53,7 @@ def prepare(session: RunSession, start: StepStart, *, position: int) -> NewStep:
     output = output_hash = None
     if start.result is not None:
         output = sealing.canonical_payload(start.result.output, what="output")
-        output_hash = sealing.fingerprint(session.tenant_id, output)
+        output_hash = session.fingerprint(output)
     parent = session.steps.get(start.parent) if start.parent else None
     return NewStep(
         position=position,
@@ -92,7 +92,8 @@ def _check_names(start: StepStart) -> None:
         )
     if start.result is not None and start.effect in EFFECTS:
         raise Invalid("An effect is recorded before it is called, never only after.", field="/start/result")
-    canonical.check([start.identity, start.name], where="/start")
+    canonical.check_text(start.identity, where="/start/identity")
+    canonical.check_text(start.name, where="/start/name")
 
 
 def _first_status(start: StepStart) -> str:
@@ -137,7 +138,7 @@ def bodies_of(session: RunSession, step: NewStep) -> tuple[bytes | None, ...]:
     """A row of p_inputs of runs_turn."""
     output = None if step.output is None else session.seal_step(step.identity, "output", step.output)
     sealed = session.seal_step(step.identity, "input", step.plain)
-    return sealing.fingerprint(session.tenant_id, step.plain), sealed, output, step.output_hash
+    return session.fingerprint(step.plain), sealed, output, step.output_hash
 
 
 def options_json(step: NewStep) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def _end_unasked(session: RunSession, step: Step, status: str, *, output: Any = 
     if status == StepStatus.DONE:
         plain = sealing.canonical_payload(output, what="answer")
         step.output = session.seal_step(step.identity, "output", plain)
-        step.output_hash = sealing.fingerprint(session.tenant_id, plain)
+        step.output_hash = session.fingerprint(plain)
         step.outcome = "done"
     step.fence = session.fence
     step.save(update_fields=["status", "ended_at", "source", "output", "output_hash", "outcome", "fence"])

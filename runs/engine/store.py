@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 from redis import RedisError
 
@@ -101,7 +102,7 @@ class LocalStore:
         self._presence = presence
         self._worker = worker
         self._workers: OrderedDict[tuple[WorkerInfo, tuple[str, ...]], tuple[Worker, float]] = OrderedDict()
-        self._sessions: OrderedDict[tuple[UUID, int], RunSession] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, int], RunSession] = OrderedDict()  # by public id and fence
         self._lock = threading.RLock()
         self._remembering = threading.Lock()  # the web process serves several claims at once
         self._home = threading.get_ident()
@@ -319,12 +320,13 @@ class LocalStore:
             time.sleep(min(left_s, 0.2))
 
     def _session(self, claim: Claim) -> RunSession:
-        run_id = parse_id("run", claim.run_id)
+        asked = claim.run_id, claim.fence
         with self._remembering:
-            known = self._sessions.get((run_id, claim.fence))
+            known = self._sessions.get(asked)
             if known is not None:
-                self._sessions.move_to_end((run_id, claim.fence))
+                self._sessions.move_to_end(asked)
                 return known
+        run_id = parse_id("run", claim.run_id)
         with tenant_scope(self.tenant_id):
             run = Run.objects.filter(id=run_id).first()
             if run is None:
@@ -339,37 +341,36 @@ class LocalStore:
 
     def _remember(self, session: RunSession) -> None:
         with self._remembering:
-            self._sessions[session.run_id, session.fence] = session
+            self._sessions[public_id("run", session.run_id), session.fence] = session
             while len(self._sessions) > SESSIONS_MAX:
                 self._sessions.popitem(last=False)
 
     def _forget(self, claim: Claim) -> None:
         with self._remembering:
-            self._sessions.pop((parse_id("run", claim.run_id), claim.fence), None)
+            self._sessions.pop((claim.run_id, claim.fence), None)
 
     @contextmanager
     def _database(self) -> Iterator[None]:
         """Our connection for this thread. Raises: Unavailable when the server is gone; the next use connects anew."""
-        with self._borrowed():
-            try:
-                yield
-            except (DatabaseError, InterfaceError) as error:
-                if not sql.is_lost(error):
-                    raise
-                connections["default"].close_if_unusable_or_obsolete()
-                raise Unavailable("The database does not answer; nothing is known of this request.") from error
-
-    @contextmanager
-    def _borrowed(self) -> Iterator[None]:
-        if self._connection is None:
+        shared = self._connection
+        borrowed = shared is not None and self._borrow(shared)
+        try:
             yield
-            return
-        with self._lock:
-            if threading.get_ident() == self._home:
-                yield
-                return
-            connections["default"] = self._connection
-            try:
-                yield
-            finally:
+        except (DatabaseError, InterfaceError) as error:
+            if not sql.is_lost(error):
+                raise
+            connections["default"].close_if_unusable_or_obsolete()
+            raise Unavailable("The database does not answer; nothing is known of this request.") from error
+        finally:
+            if borrowed:
                 del connections["default"]
+            if shared is not None:
+                self._lock.release()
+
+    def _borrow(self, shared: BaseDatabaseWrapper) -> bool:
+        """Wait until no other thread uses the shared connection; whether it took the place of this thread's own."""
+        self._lock.acquire()
+        if threading.get_ident() == self._home:
+            return False
+        connections["default"] = shared
+        return True

@@ -83,9 +83,11 @@ class Plan:
     old: list[tuple[int, StepStart]] = field(default_factory=list)  # (position in the turn, start)
     replies: list[Begun | None] = field(default_factory=list)
     then: Park | End | Continue | None = None
+    asks: bool = False  # a new step waits for a person
+    destroys: bool = False  # a new step is a destructive effect
 
     def is_plain(self) -> bool:
-        return not (self.other_ends or self.old or self.then or any(step.question for step in self.new))
+        return not (self.other_ends or self.old or self.then or self.asks)
 
     def is_one_step(self) -> bool:
         """One step begins and at most one ends: a plain turn of the database, unless there is more to say of them."""
@@ -93,7 +95,12 @@ class Plan:
 
     def is_boundary(self) -> bool:
         """A keyframe stands before destructive effects, at approvals, on pause and at a generation's start."""
-        return self.then is not None or any(step.question or step.effect == "destructive" for step in self.new)
+        return self.then is not None or self.asks or self.destroys
+
+    def begin(self, step: NewStep) -> None:
+        self.new.append(step)
+        self.asks = self.asks or step.question is not None
+        self.destroys = self.destroys or step.effect == "destructive"
 
 
 def apply(session: RunSession, turn: Turn) -> TurnReply:
@@ -155,7 +162,7 @@ def _plan(session: RunSession, turn: Turn) -> Plan:
         plan.replies.append(None)
         known = session.steps.get(start.identity)
         if known is None:
-            plan.new.append(starting.prepare(session, start, position=position))
+            plan.begin(starting.prepare(session, start, position=position))
         else:
             starting.check_same(known, start)
             plan.old.append((position, start))
@@ -176,7 +183,7 @@ def _plan_finish(session: RunSession, plan: Plan, finish: StepFinish) -> None:
         plan.other_ends.append((known, finish))
         return
     output = sealing.canonical_payload(finish.output, what="output")
-    output_hash = sealing.fingerprint(session.tenant_id, output)
+    output_hash = session.fingerprint(output)
     if known.status == "done":
         if known.output_hash != output_hash:
             raise Conflict(
@@ -255,8 +262,10 @@ def _without_starts(
     session: RunSession, plan: Plan, state: Any, window: list[dict[str, Any]], entries: Any, control: Any
 ) -> TurnReply:
     """Somebody stopped, paused or cancelled the run, or its budget is used up: record what ended, begin nothing."""
-    over = [step for step in plan.new if step.status == "done"]
-    left = Plan(done=plan.done, other_ends=plan.other_ends, new=over, replies=plan.replies, then=plan.then)
+    left = Plan(done=plan.done, other_ends=plan.other_ends, replies=plan.replies, then=plan.then)
+    for step in plan.new:
+        if step.status == "done":
+            left.begin(step)
     reply = _record(session, left, state, window, entries)
     plan.new, plan.old = [], []
     return TurnReply(begun=reply.begun, control=control)
@@ -265,9 +274,9 @@ def _without_starts(
 def _frame_kind(plan: Plan, kind: str) -> str:
     if isinstance(plan.then, Continue):
         return "generation"
-    if any(step.question for step in plan.new):
+    if plan.asks:
         return "approval"
-    if any(step.effect == "destructive" for step in plan.new):
+    if plan.destroys:
         return "effect"
     return "pause" if isinstance(plan.then, Park) else kind
 
@@ -275,8 +284,7 @@ def _frame_kind(plan: Plan, kind: str) -> str:
 def _sent(session: RunSession, plan: Plan, entries: Any, frame: FrameRow) -> bytes | None:
     """What the database answers. A turn that it does not take for a plain one is sent whole, for a while at once."""
     run = [
-        *(session.tenant_id.bytes, session.run_id.bytes, b"%d" % session.fence, session.lease, session.call_for),
-        *(session.month, b"%d" % frame.n, None if frame.base_n is None else b"%d" % frame.base_n),
+        *(*session.named, b"%d" % frame.n, None if frame.base_n is None else b"%d" % frame.base_n),
         *(frame.kind.encode(), b"%d" % frame.schema_version, b"%d" % frame.plain_bytes),
         *(frame.body, frame.sha, frame.chain),
     ]
@@ -353,7 +361,9 @@ def _landed(
 
 def _noted(session: RunSession, plan: Plan, entries: Any) -> dict[str, int]:
     """Main starts anew with a generation, and so does the count of what it has written."""
-    return {} if isinstance(plan.then, Continue) else noted_after(session.noted, entries)
+    if isinstance(plan.then, Continue):
+        return {}
+    return noted_after(session.noted, entries) if entries else session.noted
 
 
 def _begun(plan: Plan) -> list[Begun]:
