@@ -60,10 +60,6 @@ UPDATE memory_unit SET namespace = %s, sent_at = %s, in_recall = %s, expires_at 
   valid_from = %s, valid_to = %s WHERE id = %s"""
 
 
-def index_message(message: Message, text: str, author_name: str) -> None:
-    index_messages([(message, text, author_name)])
-
-
 def index_messages(pairs: Sequence[tuple[Message, str, str]]) -> None:
     """One statement for all: (message, its text, its author's name). Text of our own that came back is not recalled.
 
