@@ -66,6 +66,8 @@ class Row:
     is_unknown: bool = False  # the attempt ended, and nobody knows how
     is_taken_back: bool = False  # a person resumed the run that failed by it
     may_repeat: bool = False  # a person, or a probe in time, said that it did not happen
+    is_repeat: bool = False  # the attempt under way was begun because of that
+    undone: int = 0  # attempts with the present key that certainly did not happen
     due_at: float | None = None  # of a timer, a retry or the next probe
     probes_unknown: int = 0
     output: Any = None
@@ -175,9 +177,17 @@ def finish(row: Row, end: StepFinish, *, now: float, fence: int) -> None:
         if row.effect == "destructive":
             row.status = "in_doubt"
     else:
-        row.status = "failed"
-        row.due_at = None if end.retry_in_s is None else now + end.retry_in_s
+        _did_not_happen(row, due_at=None if end.retry_in_s is None else now + end.retry_in_s)
     return None
+
+
+def _did_not_happen(row: Row, *, due_at: float | None) -> None:
+    """This attempt. Not sent, it proves nothing of those before it, and they had the same key."""
+    row.undone += 1
+    if row.outcome == "not_sent" and _may_have_happened(row):
+        row.is_unknown, row.may_repeat = True, row.is_repeat
+    else:
+        row.status, row.due_at = "failed", due_at
 
 
 def _waiting(row: Row, moment: Moment) -> Begun:
@@ -233,7 +243,8 @@ def _failed(row: Row, start: StepStart, moment: Moment) -> Begun:
             row.attempt, row.retry = row.attempt + 1, row.retry + 1
             return _ask_anew(row, approval)
     row.retry += 1
-    row.derive_key()
+    if not _may_have_happened(row):
+        row.derive_key()
     return _again(row, moment)
 
 
@@ -241,7 +252,7 @@ def _started(row: Row, start: StepStart, moment: Moment) -> Begun:
     is_same = row.fence == moment.fence and start.attempt in (None, row.attempt)
     if is_same and not row.is_unknown:
         return _allowed(row, max(0.0, row.call_by - moment.now))
-    if row.effect in ("pure", "replayable"):
+    if row.effect in ("pure", "replayable") or row.may_repeat:
         return _again(row, moment)
     if row.effect == "keyed" and moment.now <= row.first_sent_at + (row.window_s or 0.0):
         return _again(row, moment)
@@ -267,6 +278,7 @@ def _probed(row: Row, end: StepFinish, *, now: float) -> None:
     elif end.outcome == "failed" and now >= conclusive_at:
         row.status, row.source, row.outcome, row.may_repeat = "failed", "probe", "failed", True
         row.failure, row.due_at, row.is_unknown = None, None, False
+        row.undone += 1
     elif end.outcome == "failed":
         row.due_at = conclusive_at
     else:
@@ -274,6 +286,11 @@ def _probed(row: Row, end: StepFinish, *, now: float) -> None:
         row.due_at = now + PROBE_AGAIN_S * 2.0 ** (row.probes_unknown - 1)
         if row.probes_unknown >= UNKNOWN_PROBES_MAX:
             row.status = "in_doubt"
+
+
+def _may_have_happened(row: Row) -> bool:
+    """Some attempt under the present key."""
+    return sum(key == row.key for _, key in row.attempts) > row.undone
 
 
 def _doubt(row: Row) -> Begun:
@@ -289,8 +306,8 @@ def _execute(row: Row, moment: Moment) -> Begun:
     if not row.key:
         row.derive_key()
     if row.key not in {key for _, key in row.attempts}:
-        row.first_sent_at = moment.now
-    row.status, row.fence = "started", moment.fence
+        row.first_sent_at, row.undone = moment.now, 0
+    row.status, row.fence, row.is_repeat = "started", moment.fence, row.may_repeat
     row.is_unknown = row.may_repeat = row.is_taken_back = False
     row.due_at, row.probes_unknown, row.outcome = None, 0, ""
     row.call_by = moment.now + moment.call_for_s

@@ -1,6 +1,6 @@
 """What an exception, or a probe, says about a call.
 
-not_sent    nothing left this process: it may be called again, with a new key
+not_sent    nothing left this process: it may be called again, with a new key unless an earlier call had this one
 refused     the other side definitely did not do it
 failed      a step without side effects raised
 unknown     it may have happened; the class of the effect decides what is done about it

@@ -91,24 +91,33 @@ def proceed(executor: Executor, call: Call, *, due_s: float | None = None) -> St
     executor.check_boundary()
     if executor.is_tidying_due:
         yield Tidy()
-    return (yield from _until_over(executor, call, _start_of(call, record, due_s), record.retry if record else 0))
+    is_lost = record is not None and record.status in ("started", "in_doubt")
+    retry = record.retry if record else 0
+    return (yield from _until_over(executor, call, _start_of(call, record, due_s), retry=retry, is_lost=is_lost))
 
 
-def _until_over(executor: Executor, call: Call, start: StepStart, retry: int) -> Steps:
+def _until_over(executor: Executor, call: Call, start: StepStart, *, retry: int, is_lost: bool) -> Steps:
+    """`is_lost`: an attempt was begun by somebody who did not live to say how it ended."""
+    open_keys = set[str]()  # calls under them may have happened, whatever becomes of a later one
     while True:
         begun, asked_at = yield Begin(start)
         if begun.action == "execute":
+            if is_lost and begun.key:
+                open_keys.add(begun.key)
             ending = yield Invoke(call, begun, asked_at, call.step.retries - retry)
-            if ending.outcome in ("done", "refused") or (ending.outcome != "unknown" and ending.retry_in_s is None):
+            is_open = ending.outcome == "unknown" or (ending.outcome == "not_sent" and begun.key in open_keys)
+            if ending.outcome in ("done", "refused") or not (is_open or ending.retry_in_s is not None):
                 return _value_of(ending, call)
             pause_s = ending.retry_in_s
-            if ending.outcome == "unknown":
+            if is_open:
+                open_keys.add(begun.key)
                 pause_s = back_off_s(call.identity, begun.attempt - 1)
             else:
                 retry += 1
             yield from _wait(executor, pause_s or 0.0, why="retry")
             start = _again(start, begun.attempt + 1)
         elif begun.action == "probe":
+            is_lost = False  # what is called after it has a new key
             answer = yield Probe(call, begun)
             yield Report(_probe_finish(begun.seq, answer))
             start = _again(start, begun.attempt + 1)

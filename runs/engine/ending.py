@@ -54,7 +54,7 @@ def usage_json(done: Done) -> dict[str, Any] | None:
 def end_otherwise(session: RunSession, run: Run, known: KnownStep, finish: StepFinish) -> None:
     """An end that is not plain. Asserts a tenant scope and the run's lock. Idempotent for the same outcome."""
     step = Step.objects.select_for_update().get(run_id=run.id, seq=known.seq)
-    if step.status != StepStatus.STARTED:
+    if step.status != StepStatus.STARTED or step.outcome == finish.outcome == "not_sent":
         if step.outcome == finish.outcome or (step.status == StepStatus.IN_DOUBT and finish.outcome == "unknown"):
             return
         raise Conflict(f"Step {step.seq} {step.name} is {step.status}, so it cannot end as {finish.outcome}.")
@@ -76,11 +76,16 @@ def _definite(session: RunSession, run: Run, step: Step, finish: StepFinish) -> 
     if finish.outcome == "failed" and step.effect in ("keyed", "probed", "destructive"):
         _unknown(session, run, step, finish)
         return
-    _fail(session, step, finish.outcome, finish.failure)
-    if finish.retry_in_s:
-        step.due_at = clock.database_now() + timedelta(seconds=finish.retry_in_s)
     if step.key is not None:
         step.sent -= 1  # nothing left this process, or downstream said a definite no
+    if finish.outcome == "not_sent" and step.key is not None and step.sent > 0:
+        # An earlier attempt under this key may have happened: failed, it would be tried again under another one.
+        _note_error(session, step, finish.failure)
+        step.outcome = finish.outcome
+    else:
+        _fail(session, step, finish.outcome, finish.failure)
+        if finish.retry_in_s:
+            step.due_at = clock.database_now() + timedelta(seconds=finish.retry_in_s)
     step.save()
     acts.record(run, step, f"step.{finish.outcome}", worker_id=session.worker_id, error=step.error_type)
 

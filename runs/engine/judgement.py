@@ -46,7 +46,11 @@ class Ruling:
 
 
 def judge(step: Step, start: StepStart, facts: Facts) -> Ruling:
-    """Rule on a request to begin a step that is already recorded (its payload has been compared)."""
+    """Rule on a request to begin a step that is already recorded (its payload has been compared).
+
+    An attempt that was not sent proves nothing of those before it: a step stays `started` while one of them may have
+    happened (see ending), so it is judged as theirs.
+    """
     if step.status == StepStatus.DONE:
         return Ruling("replay")
     if step.status == StepStatus.REJECTED:

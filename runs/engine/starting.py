@@ -299,16 +299,19 @@ def _again(session: RunSession, run: Run, step: Step, start: StepStart, approval
 
 
 def _retry(session: RunSession, run: Run, step: Step, start: StepStart, approval: Any, ruling: Any) -> Begun:
-    """A definite failure came before: a new key, and for an approved tool the same decision if it was not sent."""
+    """A definite failure came before, and for an approved tool the same decision holds if it was not sent.
+
+    A new key, unless an attempt before that failure may have happened under the old one.
+    """
     outcome = step.outcome
     _keep_attempt(session, step)
     args, edited = _approved(session, approval)
     step.attempt += 1
     step.retry += 1
-    if step.key is not None:
+    if step.key is not None and step.sent == 0:
         payload = args if edited else start.payload
         step.key = effect_key(session, start, payload=payload, retry=step.retry, edit_version=step.edit_version)
-    step.first_called_at = None
+        step.first_called_at = None
     step.probes_unknown = 0
     if approval is not None and approval.kind == "tool" and not _licenses_retry(approval, outcome):
         step.status, step.outcome, step.fence, step.due_at = StepStatus.WAITING, "", session.fence, None

@@ -146,6 +146,35 @@ def test_what_was_not_sent_may_be_sent_under_a_new_key(bench: Bench, effect: str
     assert again.key != first.key
 
 
+def test_a_call_that_was_not_sent_says_nothing_of_the_one_before_it(bench: Bench) -> None:
+    """Under a new key the other side would do again what the lost call has done."""
+    claim, first = lost(bench, "keyed")
+    for attempt in (2, 3):
+        again = bench.begin(claim, "keyed", attempt=attempt)
+        assert (again.action, again.attempt, again.key) == ("execute", attempt, first.key)
+        for _ in range(2):  # the reply was lost, and it is said again
+            bench.finish(claim, first.seq, "not_sent", failure=Failure("NotSent", "x", True))
+    claim = bench.retake(claim)
+    assert bench.begin(claim, "keyed", attempt=4).key == first.key
+    bench.finish(claim, first.seq, "not_sent", failure=Failure("NotSent", "x", True))
+    bench.world.age(claim.run_id, WINDOW_S + 1)
+    assert bench.begin(claim, "keyed", attempt=5).action == "doubt"
+
+
+def test_a_call_that_was_allowed_and_not_sent_is_still_allowed_and_no_more(bench: Bench) -> None:
+    claim, first = in_doubt(bench)
+    bench.world.age(claim.run_id, 3_600)
+    bench.world.settle(claim.run_id, "refund#1", "not_happened")
+    claim = bench.take(claim.run_id)
+    for attempt in (2, 3):
+        again = bench.begin(claim, "destructive", attempt=attempt)
+        assert (again.action, again.key) == ("execute", first.key)
+        bench.finish(claim, first.seq, "not_sent", failure=Failure("NotSent", "x", True))
+    assert bench.begin(claim, "destructive", attempt=4).action == "execute"
+    bench.finish(claim, first.seq, "unknown", failure=LOST)
+    assert bench.begin(claim, "destructive", attempt=5).action == "doubt"
+
+
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_a_refusal_is_final_for_who_does_not_ask_for_more(bench: Bench, effect: str) -> None:
     claim = bench.admit()

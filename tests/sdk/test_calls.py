@@ -166,6 +166,26 @@ def test_a_keyed_call_that_got_no_answer_is_made_again_with_its_key() -> None:
     assert (info.output, len(keys), len(set(keys))) == ("ok", 3, 1)
 
 
+def test_a_call_that_was_not_sent_says_nothing_of_the_one_before_it() -> None:
+    """Which got no answer: the agent is not told that nothing was sent, and no other key is used."""
+    keys: list[str] = []
+    errors = [httpx.ReadTimeout("?"), httpx.ConnectError("refused"), httpx.ConnectError("refused")]
+
+    @st.tool(effect="keyed", window="1h")
+    def post(*, idempotency_key: str = "") -> str:
+        keys.append(idempotency_key)
+        if errors:
+            raise errors.pop(0)
+        return "ok"
+
+    @st.agent("unreached", tools=[post])
+    def main() -> str:
+        return post()
+
+    info, _ = driven(main)
+    assert (info.output, len(keys), len(set(keys))) == ("ok", 4, 1)
+
+
 def test_a_keyed_call_that_never_gets_an_answer_is_in_doubt_after_its_window() -> None:
     @st.tool(effect="keyed", window="10m")
     def post() -> str:

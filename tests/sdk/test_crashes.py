@@ -119,6 +119,25 @@ def judge(info: RunInfo) -> None:
     assert len([1 for tool, _ in WORLD if tool == "send"]) == len({key for tool, key in WORLD if tool == "send"}) == 1
 
 
+def test_who_takes_over_and_cannot_send_keeps_the_key_of_the_lost_call() -> None:
+    keys: list[str] = []
+
+    @st.tool(effect="keyed", window="24h")
+    def pay(*, idempotency_key: str = "") -> str:
+        keys.append(idempotency_key)
+        if len(keys) == 2:
+            raise ConnectionRefusedError
+        return booked(1, idempotency_key)
+
+    @st.agent("payer", tools=[pay])
+    def payer() -> str:
+        return pay()
+
+    memory = MemoryStore()
+    killed = run_agent(payer, {}, store=Crashing(memory, at=2, when="before"))
+    assert (killed.status, len(keys), len(set(keys))) == ("succeeded", 3, 1)
+
+
 @pytest.mark.parametrize("kind", AGENTS)
 @pytest.mark.parametrize("suspend_always", [False, True], ids=["straight", "suspending"])
 @pytest.mark.parametrize("when", ["before", "after"])
