@@ -21,7 +21,8 @@ SECRET_TEXT = (
     ("access key", re.compile(r"\bAKIA[0-9A-Z]{16}\b")),
     ("password in a URL", re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")),
 )
-CARD = re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])")
+# Not inside a word, a UUID or a fraction: of ids in hexadecimal digits some have as many decimal ones in a row.
+CARD = re.compile(r"(?<!\w)(?<!\d\.)(?<![0-9a-f]{4}-)(?:\d[ -]?){12,18}\d(?!\w|\.\d)")
 
 
 class Hidden(str):

@@ -66,10 +66,26 @@ def test_secrets_are_hidden_by_their_name_or_by_their_shape(key: str, value: str
 
 
 @pytest.mark.parametrize(
-    "kept", [{"tokens": 1204}, {"order": "4467"}, {"id": "01a1feb3dca4723fb7fd824ef30c2fc6"}, {"n": "1234567890123456"}]
+    "kept",
+    [
+        {"tokens": 1204},
+        {"order": "4467"},
+        {"id": "01a1feb3dca4723fb7fd824ef30c2fc6"},
+        {"run": "run_01a2010581657530bba38ee8fdbc9cd8"},
+        {"run": "run_4111111111111111bba38ee8fdbc9cd8"},
+        {"run": "01a20105-8165-7530-4111-111111111111"},
+        {"share": "0.4111111111111111"},
+        {"n": "1234567890123456"},
+    ],
 )
 def test_what_only_looks_a_little_like_a_secret_stays(kept: dict[str, object]) -> None:
     assert redact(kept) == kept
+
+
+@pytest.mark.parametrize("card", ["4111111111111111", "4111 1111 1111 1111", "4111-1111-1111-1111"])
+@pytest.mark.parametrize("text", ["{}", "It is {}.", "No.{}", "({})", "Card-{}, please"])
+def test_a_card_number_is_hidden_wherever_it_stands(card: str, text: str) -> None:
+    assert not re.search(r"\d{4}", str(redact(text.format(card))))
 
 
 def test_a_secret_inside_a_text_is_cut_out_of_it() -> None:
