@@ -111,6 +111,23 @@ def integers(items: Sequence[int]) -> bytes:
     return array([_INT.pack(item) for item in items], of=23)
 
 
+def first(statement: str, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    """Run a statement without arguments inside `atomic()`: in one round trip with its BEGIN if it is the first.
+
+    psycopg sends the BEGIN by itself and waits for the answer. Part of how a transaction opens: `watched()` does not
+    collect it. Raises: django.db errors, as the ORM does.
+    """
+    wrapper: Any = connections[using]
+    wrapper.ensure_connection()
+    with wrapper.wrap_database_errors:
+        connection: psycopg.Connection[Any] = wrapper.connection
+        with connection.lock:
+            begun = connection.autocommit or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE
+            result = connection.pgconn.exec_((statement if begun else f"BEGIN; {statement}").encode())
+        if result.status != pq.ExecStatus.TUPLES_OK:
+            raise _error(connection, result)
+
+
 def rows(statement: str, args: Args = (), *, binary: bool = False) -> list[Row]:
     """All rows of a query. `binary` as in row(). Raises: django.db errors, as the ORM does."""
     wrapper = _connected()

@@ -10,6 +10,8 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from agentstate.db import sql
+
 _SET = "SELECT set_config('agentstate.tenant', %s, true)"
 
 
@@ -17,7 +19,7 @@ _SET = "SELECT set_config('agentstate.tenant', %s, true)"
 def tenant_scope(tenant_id: UUID, *, using: str = "default", durable: bool = False) -> Iterator[None]:
     """A transaction that sees and writes the rows of this tenant, and of no other.
 
-    Costs three round trips: open one per part of a request, not one per query, and none around rendering. `durable`
+    Costs two round trips: open one per part of a request, not one per query, and none around rendering. `durable`
     as in transaction.atomic. Nested in the scope of the same tenant it is a savepoint. Raises: RuntimeError inside
     the scope of another tenant.
     """
@@ -30,14 +32,14 @@ def tenant_scope(tenant_id: UUID, *, using: str = "default", durable: bool = Fal
     outlived = connection.in_atomic_block and outer is None
     with transaction.atomic(using=using, durable=durable):
         if outer is None:
-            _set(connection, str(tenant_id))
+            sql.first(_set(str(tenant_id)), using=using)
         connection.tenant_id = tenant_id  # type: ignore[attr-defined]
         try:
             yield
         finally:
             connection.tenant_id = outer  # type: ignore[attr-defined]
         if outlived:  # after an exception the rollback to the savepoint has restored it already
-            _set(connection, "")
+            sql.first(_set(""), using=using)
 
 
 def scope_of(tenant_id: UUID) -> tuple[str, list[Any]]:
@@ -62,6 +64,6 @@ def _scope_of(connection: BaseDatabaseWrapper) -> UUID | None:
     return getattr(connection, "tenant_id", None)
 
 
-def _set(connection: BaseDatabaseWrapper, tenant: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_SET, [tenant])
+def _set(tenant: str) -> str:
+    """A tenant's id, or none: nothing in it wants quoting."""
+    return f"SELECT set_config('agentstate.tenant', '{tenant}', true)"
