@@ -123,14 +123,14 @@ class Wave:
                 self._settle(by_run[run_id], approval_id, key, tool, asked)
             else:
                 self._die_asking("decide", by_run[run_id].case_id, by_run[run_id].case, asked)
-                people.persist(partial(people.decide, **asked))
+                people.unless_held(partial(people.decide, **asked))
 
     def _settle(self, live: Live, approval_id: UUID, key: str, tool: str, asked: dict[str, Any]) -> None:
         """As a careful person would, after one who is not."""
         live.doubts.add(approval_id)
         if approval_id not in self._hasty:
-            self._hasty.add(approval_id)
-            people.persist(lambda: people.be_hasty(**asked))
+            if people.unless_held(lambda: people.be_hasty(**asked)):
+                self._hasty.add(approval_id)
             return
         calls = self._world.sandbox.calls(tool, key)
         acts = [call for call in calls if call.acted]
@@ -139,7 +139,7 @@ class Wave:
         verdict = "happened" if acts else "did_not_happen"
         said = {**asked, "verdict": verdict, "output": acts[0].result if acts else None}
         self._die_asking("settle", live.case_id, live.case, said)
-        people.persist(lambda: people.settle(**said))
+        people.unless_held(lambda: people.settle(**said))
 
     def _die_asking(self, verb: str, case_id: str, case: Case, arguments: dict[str, Any]) -> None:
         """The process that carries a person's request dies at the failpoint; then they ask again."""

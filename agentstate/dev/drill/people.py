@@ -30,6 +30,7 @@ from runs.services import admission, approvals, settling
 Json = Any  # what json.loads gives
 NAMES = {"olga": "operator", "bob": "approver", "victor": "viewer"}
 AGAIN_S = 0.05
+HELD_MS = 200
 FUNCTIONS = "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname = ANY(%s)"
 GONE = (OperationalError, InterfaceError)
 
@@ -100,10 +101,26 @@ def persist(act: Callable[[], Any]) -> Any:
     for _ in range(200):
         try:
             return act()
-        except GONE:
+        except GONE as error:
+            if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise
             connection.close()
             time.sleep(AGAIN_S)
     raise RuntimeError("the database did not come back")
+
+
+def unless_held(act: Callable[[], Any]) -> bool:
+    """persist(), but not now (False) if somebody holds a row of it: a process that was stopped inside a transaction
+    keeps its locks until whoever asks this lets it go on."""
+    try:
+        persist(lambda: (sql.execute(f"SET lock_timeout = '{HELD_MS}ms'"), act()))
+        return True
+    except OperationalError as error:
+        if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise
+        return False
+    finally:
+        persist(lambda: sql.execute("RESET lock_timeout"))
 
 
 def change_database(superuser_url: str, *, mutant: str) -> None:
