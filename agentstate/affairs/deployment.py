@@ -130,16 +130,24 @@ def _migrations() -> Box:
 
 
 def _idle() -> Box:
+    without = "a process frozen inside one keeps its locks for ever"
+    return _bounded("idle transactions", "idle_in_transaction_session_timeout", "60s", without=without)
+
+
+def _locks() -> Box:
+    return _bounded("waits for locks", "lock_timeout", "15s", without="a page waits as long as its row is held")
+
+
+def _bounded(name: str, setting: str, usual: str, *, without: str) -> Box:
     """As a new session of the application has it: set for the role, the database or the server."""
-    name, fix = "idle transactions", "alter role … set idle_in_transaction_session_timeout = '60s', see OPERATIONS.md"
-    asked = "select setting::int from pg_settings where name = 'idle_in_transaction_session_timeout'"
     try:
         with psycopg.connect(settings.DATABASE_URL, connect_timeout=CONNECT_S_MAX) as connection:
-            found = connection.execute(asked).fetchone()
+            asked = "select setting::int from pg_settings where name = %s"
+            found = connection.execute(asked, [setting]).fetchone()
     except psycopg.Error:
         return Box(name, "bad", "the database cannot be asked", "reach the database first")
     if not found or not found[0]:
-        return Box(name, "warn", "a process frozen inside one keeps its locks for ever", fix)
+        return Box(name, "warn", without, f"alter role … set {setting} = '{usual}', see OPERATIONS.md")
     return Box(name, "ok", f"ended after {found[0] / 1000:g} s")
 
 
@@ -312,7 +320,16 @@ def _seen(name: str, fix: str) -> Box:
     return Box(name, "ok", "took messages lately") if seen else Box(name, "bad", "none was seen", fix)
 
 
-DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (_database, _owner, _idle, _migrations, _clock, _recall, _policies)
+DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (
+    _database,
+    _owner,
+    _idle,
+    _locks,
+    _migrations,
+    _clock,
+    _recall,
+    _policies,
+)
 REDIS_LOOKS: tuple[Callable[[], Box], ...] = (_redis, _eviction, _separate_servers, _worker, _beat)
 SETTINGS_LOOKS: tuple[Callable[[], Box], ...] = (_secret_key, _master_key, _address, _disk)
 MODEL_LOOKS: tuple[Callable[[], Box], ...] = (_embedder, _summariser)

@@ -13,7 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from agentstate.core.errors import DomainError, Invalid, NotFound, TooLarge, Unauthorised, Unavailable
+from agentstate.core.errors import DomainError, Invalid, LockTimeout, NotFound, TooLarge, Unauthorised, Unavailable
 from agentstate.core.limits import MIB, PAYLOAD_BYTES_MAX
 from agentstate.db import sql
 from agentstate.http import problems
@@ -73,11 +73,17 @@ def translate(error: BaseException) -> DomainError:
         return NotFound()
     if isinstance(error, RequestDataTooBig):
         return too_large()
+    return _of_database(error) or Crashed("Something went wrong here. Report the request id if it stays.")
+
+
+def _of_database(error: BaseException) -> DomainError | None:
     if isinstance(error, DataError):
         return Invalid("A value is too long or too large for where it is kept.")
+    if sql.is_held(error):
+        return LockTimeout(retry_after_s=1)
     if sql.is_lost(error):
         return Unavailable("The database does not answer; try again shortly.", retry_after_s=1)
-    return Crashed("Something went wrong here. Report the request id if it stays.")
+    return None
 
 
 def too_large() -> TooLarge:

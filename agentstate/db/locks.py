@@ -18,7 +18,6 @@ ORDER = (
     *("tenant", "membership", "apikey", "session", "run", "step", "approval", "effect"),
     *("subject", "proposal", "item", "artifact"),
 )
-TIMED_OUT = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
 AnyModel = TypeVar("AnyModel", bound=models.Model)
 
@@ -68,7 +67,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) not in TIMED_OUT:
+        if not sql.is_held(error):
             raise
         raise LockTimeout(retry_after_s=1) from error
 

@@ -22,6 +22,7 @@ from psycopg import pq
 Row = tuple[Any, ...]
 Args = Sequence[Any] | Mapping[str, Any]
 Query = tuple[str, Args]  # a statement and its arguments
+_HELD = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 _streams = count()  # names of server-side cursors: several may be open in one transaction
 _seen: ContextVar[list[str] | None] = ContextVar("agentstate_sql_seen", default=None)
 
@@ -174,13 +175,19 @@ def stream(statement: str, args: Sequence[Any] = (), *, batch_rows: int = 2000) 
         yield from cursor
 
 
+def is_held(error: BaseException) -> bool:
+    """Whether a lock did not come in time, or two waited for each other: nothing happened, the connection stands."""
+    return getattr(error.__cause__, "sqlstate", None) in _HELD
+
+
 def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone, and with it the open transaction: a server away, a session that it ended.
 
     Of a transaction that was idle for too long the server speaks as of an internal error.
     """
     idle = psycopg.errors.IdleInTransactionSessionTimeout
-    return isinstance(error, OperationalError | InterfaceError) or isinstance(error.__cause__, idle)
+    is_gone = isinstance(error, OperationalError | InterfaceError) and not is_held(error)
+    return is_gone or isinstance(error.__cause__, idle)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ BUFFERS_MB_MIN, BUFFERS_MB_MAX = 128, 4_096
 # time in Postgres. A backend keeps this much at most.
 KEPT_BYTES = 16 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX = 107
-IDLE_IN_TRANSACTION_S_MAX = 60  # of the application's role
+WAITS_S_MAX = {"idle_in_transaction_session_timeout": 60, "lock_timeout": 15}  # of the application's role
 WITHOUT_ROOT = "Run as a normal user, or from folders that everybody may enter (AGENTSTATE_STATE_DIR moves the state)."
 
 
@@ -184,17 +184,19 @@ class Postgres:
                 sql.SQL("create database {} owner {}").format(sql.Identifier(DATABASE), sql.Identifier(OWNER))
             )
 
-    def end_idle_transactions(self) -> None:
-        """A process that is frozen inside a transaction loses its locks after a while. Idempotent.
+    def bound_waits(self) -> None:
+        """A process that is frozen inside a transaction loses its locks after a while, and nobody waits that long for
+        one. Idempotent.
 
         Not part of prepare(): the throw-away servers of tests and measurements hold transactions open for longer.
         """
         with psycopg.connect(self.url("postgres", database="postgres"), autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("alter role {} set idle_in_transaction_session_timeout = {}").format(
-                    sql.Identifier(APP), sql.Literal(f"{IDLE_IN_TRANSACTION_S_MAX}s")
+            for name, most_s in WAITS_S_MAX.items():
+                connection.execute(
+                    sql.SQL("alter role {} set {} = {}").format(
+                        sql.Identifier(APP), sql.Identifier(name), sql.Literal(f"{most_s}s")
+                    )
                 )
-            )
 
     def _initdb(self, folder: Path) -> None:
         if os.geteuid() == 0 and not can_unshare():

@@ -121,7 +121,7 @@ class _Session:
         await asyncio.gather(*(self._keep(self.servers, service) for service in services))
         if self.plan.postgres:
             await asyncio.to_thread(self.plan.postgres.prepare)
-            await asyncio.to_thread(self.plan.postgres.end_idle_transactions)
+            await asyncio.to_thread(self.plan.postgres.bound_waits)
 
     def _keep(self, among: list[Keeper], service: Service) -> Awaitable[None]:
         keeper = Keeper(service, self.relay)

@@ -54,7 +54,11 @@ def refused(error: BaseException | None) -> errors.DomainError | None:
     """What an error means to who asked; None for one that nobody expected. A lost connection is left behind."""
     if isinstance(error, errors.DomainError):
         return error
-    if error is None or not sql.is_lost(error):
+    if error is None:
+        return None
+    if sql.is_held(error):
+        return errors.LockTimeout(retry_after_s=1)
+    if not sql.is_lost(error):
         return None
     log.warning("database.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
     connection.close_if_unusable_or_obsolete()  # what is shown now asks over a new one

@@ -19,7 +19,7 @@ from django.db.models import Q
 from redis import RedisError
 
 from agentstate.core import canonical
-from agentstate.core.errors import Fenced, NotFound, Unavailable
+from agentstate.core.errors import Fenced, LockTimeout, NotFound, Unavailable
 from agentstate.core.failpoints import hit, register
 from agentstate.core.ids import new_id, parse_id, public_id
 from agentstate.db import sql, wake
@@ -357,6 +357,8 @@ class LocalStore:
         try:
             yield
         except (DatabaseError, InterfaceError) as error:
+            if sql.is_held(error):
+                raise LockTimeout(retry_after_s=1) from error
             if not sql.is_lost(error):
                 raise
             connections["default"].close_if_unusable_or_obsolete()

@@ -48,11 +48,14 @@ def test_an_owner_that_may_not_create_tables_is_refused() -> None:
 
 
 @pytest.mark.django_db
-def test_a_role_whose_idle_transactions_never_end_is_warned_about(settings: Settings) -> None:
-    found = box("idle transactions")
-    assert (found.level, "idle_in_transaction_session_timeout = '60s'" in found.fix) == ("warn", True)
-    settings.DATABASE_URL += "&options=-c%20idle_in_transaction_session_timeout%3D60s"
-    assert (box("idle transactions").level, box("idle transactions").found) == ("ok", "ended after 60 s")
+@pytest.mark.parametrize(
+    ("name", "setting", "usual_s"),
+    [("idle transactions", "idle_in_transaction_session_timeout", 60), ("waits for locks", "lock_timeout", 15)],
+)
+def test_a_role_that_waits_for_ever_is_warned_about(settings: Settings, name: str, setting: str, usual_s: int) -> None:
+    assert (box(name).level, f"{setting} = '{usual_s}s'" in box(name).fix) == ("warn", True)
+    settings.DATABASE_URL += f"&options=-c%20{setting}%3D{usual_s}s"
+    assert (box(name).level, box(name).found) == ("ok", f"ended after {usual_s} s")
 
 
 @pytest.mark.django_db

@@ -107,6 +107,7 @@ def test_one_command_serves_a_page_and_one_ctrl_c_stops_everything(up: Up) -> No
     said, code = run(up, "doctor")
     assert code == 0, said  # it finds the servers of the running `up`, a worker and beat
     assert re.search(r"ok +idle transactions +ended after 60 s", said), said
+    assert re.search(r"ok +waits for locks +ended after 15 s", said), said
     assert b"MALLOC_TRIM_THRESHOLD_=16777216" in Path(f"/proc/{up.pid_of('/postgres -D')}/environ").read_bytes()
     os.kill(up.pid_of("uvicorn"), signal.SIGKILL)
     until(lambda: page(f"{up.url}/readyz") == 200)

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from agentstate.core.errors import Unavailable
+from agentstate.core.errors import LockTimeout, Unavailable
 from agentstate.core.ids import parse_id
 from agentstate.db import sql
 from agentstate.dev.testing import superuser_url
@@ -83,6 +83,20 @@ def test_a_turn_goes_on_over_a_fresh_connection(warm: Desk) -> None:
     take_a_step(warm, claim, 1)
     with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"])), autocommit=True) as superuser:
         superuser.execute("SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid])
+    take_a_step(warm, claim, 2)
+    with tenant_scope(warm.tenant_id):
+        assert Run.objects.get(id=parse_id("run", claim.run_id)).step_seq == 2
+
+
+def test_a_turn_that_waits_too_long_for_its_run_has_not_happened_and_is_sent_again(warm: Desk) -> None:
+    claim = warm.start()
+    take_a_step(warm, claim, 1)
+    sql.execute("SET lock_timeout = '20ms'")
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"]))) as frozen:
+        frozen.execute("SELECT FROM runs_run WHERE id = %s FOR UPDATE", [parse_id("run", claim.run_id)])
+        with pytest.raises(LockTimeout):
+            take_a_step(warm, claim, 2)
+    sql.execute("RESET lock_timeout")
     take_a_step(warm, claim, 2)
     with tenant_scope(warm.tenant_id):
         assert Run.objects.get(id=parse_id("run", claim.run_id)).step_seq == 2

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+from django.conf import settings
 from django.test import Client
 
+from agentstate.core.ids import parse_id
+from agentstate.db import sql
+from agentstate.dev.testing import superuser_url
 from agentstate.tenants.scope import tenant_scope
 from runs.selectors import approvals
 from tests.web.forms import form, text
@@ -214,3 +219,21 @@ def test_the_loser_is_told_over_htmx_too_in_the_same_part_of_the_page(
     lost = bob_client.post(address, {**bobs, "decision": "approve", "typed": "180.5"}, headers={"HX-Request": "true"})
     assert lost.status_code == 409
     assert text(lost).lstrip().startswith('<div id="approval-form">') and "<html" not in text(lost)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "owner"])
+def test_whoever_waits_for_a_held_run_is_told_so_and_keeps_what_was_typed(
+    bob_client: Client, world: World, base: str
+) -> None:
+    run, approval = world.asking()
+    address = f"{base}/approvals/{approval}/"
+    sent = {**opened(bob_client, address), "decision": "reject", "message": "over invoice"}
+    sql.execute("SET lock_timeout = '20ms'")
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"]))) as frozen:
+        frozen.execute("SELECT FROM runs_run WHERE id = %s FOR UPDATE", [parse_id("run", run)])
+        held = bob_client.post(address, sent)
+    sql.execute("RESET lock_timeout")
+    assert (held.status_code, held["Retry-After"]) == (503, "1")
+    assert "Another transaction holds this row" in text(held) and "Nothing was half-written" in text(held)
+    assert bob_client.post(address, form(text(held), having="message")).status_code == 303
+    assert stored(world, approval).status == "rejected"
