@@ -80,8 +80,8 @@ _NOT_PREPARED = b"26000"
 
 
 def _error(connection: psycopg.Connection[Any], result: pq.abc.PGresult) -> psycopg.Error:
-    if connection.pgconn.status != pq.ConnStatus.OK:
-        return psycopg.OperationalError(connection.pgconn.get_error_message())
+    if connection.pgconn.status != pq.ConnStatus.OK or not result.error_field(pq.DiagnosticField.SQLSTATE):
+        return psycopg.OperationalError(connection.pgconn.get_error_message())  # the server said nothing: it is gone
     return psycopg.errors.error_from_result(result)
 
 

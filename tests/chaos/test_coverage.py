@@ -164,6 +164,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     with Sandbox.start(tmp_path / "sandbox") as running:
         for name, port in running.env().items():
             monkeypatch.setenv(name, port)
+        monkeypatch.setenv("AGENTSTATE_DRILL_LEDGER", str(running.folder / "ledger.jsonl"))
         yield running
 
 

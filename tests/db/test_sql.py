@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
-from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
 from agentstate.db import sql
 from agentstate.tenants.models import Tenant
@@ -90,3 +96,28 @@ def test_a_call_is_prepared_again_when_a_rollback_threw_it_away() -> None:
         raise ZeroDivisionError
     sql.row("SELECT 1")  # psycopg sends DEALLOCATE ALL with its next statement
     assert SUM([b"1", None]) == b"11"
+
+
+def _in_transaction() -> None:
+    with transaction.atomic():
+        sql.first("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "ask", [partial(sql.Call("gone", "SELECT $1::text"), [b"a"]), partial(sql.rows, "SELECT 1"), _in_transaction]
+)
+def test_a_server_that_is_gone_without_a_word_is_a_lost_connection(ask: Callable[[], Any]) -> None:
+    def act() -> OperationalError:
+        connection.ensure_connection()
+        assert connection.connection is not None
+        with socket.socket(fileno=os.dup(connection.connection.pgconn.socket)) as line:
+            line.shutdown(socket.SHUT_RDWR)
+        try:
+            with pytest.raises(OperationalError) as lost:
+                ask()
+        finally:
+            connection.close()
+        return lost.value
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert sql.is_lost(elsewhere.submit(act).result(30))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +20,7 @@ from agentstate.core.failpoints import hit, register
 from agentstate.dev.demo import other_side
 from agentstate.dev.drill.cases import TIMINGS
 from agentstate.dev.drill.pace import PAUSE_S, SETTLES_WITHIN_S, TIMEOUT_S, UNDER_WAY_S
+from agentstate.dev.sandbox import ledger
 from agentstate.sdk.memory_acts import Role
 
 Json = Any  # what json.loads gives
@@ -34,15 +36,30 @@ NOTES = 80  # together more than the scratchpad keeps, what is not durable yet i
 
 def _send(tool: str, case: str, *, key: str) -> Json:
     hit("call.before")
-    under_way = threading.Timer(UNDER_WAY_S, hit, ["call.under_way"])
-    under_way.daemon = True
-    under_way.start()
+    over = threading.Event()
+    threading.Thread(target=_pass_under_way, args=(key, _accepted(key), over), daemon=True).start()
     try:
         result = other_side.act(f"/acts/{tool}", {"case": case}, key=key)
     finally:
-        under_way.cancel()
+        over.set()
     hit("call.answered")
     return result
+
+
+def _pass_under_way(key: str, before: int, over: threading.Event) -> None:
+    """Not before the call is over there: on a busy machine it leaves late, and nothing can hold back a process that
+    stood still between its check and its send."""
+    while not over.wait(UNDER_WAY_S):
+        if _accepted(key) > before:
+            hit("call.under_way")
+            return
+
+
+def _accepted(key: str) -> int:
+    """How many calls of this process the other side has taken under this key."""
+    lines = ledger.read(Path(os.environ["AGENTSTATE_DRILL_LEDGER"]))
+    ours = ("accepted", key, os.getpid())
+    return sum((line["phase"], line["key"], line.get("pid")) == ours for line in lines)
 
 
 def _keyed(tool: str, case: str, *, idempotency_key: str = "") -> Json:

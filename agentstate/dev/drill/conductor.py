@@ -52,7 +52,8 @@ class Wave:
         self._world = world
         self._live: dict[str, Live] = {}
         self._cases = {f"c{number}-{position}": case for position, case in enumerate(cases)}
-        self._stopped: dict[int, tuple[Live, float]] = {}  # pid -> when it was seen to stand still
+        self._stopped: dict[int, tuple[Live, float]] = {}  # pid -> when it stood still at the earliest
+        self._looked_at = time.monotonic()
         self._hasty: set[UUID] = set()
         self._asked: dict[str, str] = {}  # case -> the request whose process was killed already
         self._redis = redis.Redis.from_url(settings.REDIS_URL)
@@ -194,8 +195,9 @@ class Wave:
         for live in self._live.values() if pids else ():
             pid = self._world.orders.pid_of(live.case_id)
             if pid in pids and live.case.death in AT_STOP:
-                self._stopped[pid] = live, now
+                self._stopped[pid] = live, self._looked_at
                 live.hit = True
+        self._looked_at = now
 
     def _strike_all(self, now: float) -> None:
         """Death of the group or of Postgres: once for all who stand still."""
@@ -214,7 +216,7 @@ class Wave:
     def _let_go(self, pid: int) -> None:
         live, since = self._stopped.pop(pid)
         if live.case.failpoint == "call.before" and time.monotonic() > since + STOPPED_S_MAX:
-            live.unfair = True  # nothing can hold back a process that stood still between its check and its send
+            live.unfair = True
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 

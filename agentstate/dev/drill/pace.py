@@ -11,8 +11,8 @@ LEASE_S_MAX = 3.0  # or a late act comes after the ten seconds for which the too
 # The other side
 REPLY_DELAY_S = 1.6 * LEASE_S  # a slow answer outlasts the lease: only heartbeats keep the run
 ACT_DELAY_S = 3.0 * LEASE_S  # a slow act happens when whoever called may be gone
-SETTLES_WITHIN_S = 4.5 * LEASE_S  # longer than any act is late
-TIMEOUT_S = 4.5 * LEASE_S
+SETTLES_WITHIN_S = 6.0 * LEASE_S  # longer than any act is late, and any process stands still before its send
+TIMEOUT_S = 6.0 * LEASE_S
 UNDER_WAY_S = 0.2 * LEASE_S
 PAUSE_S = 0.8 * LEASE_S
 
@@ -20,7 +20,9 @@ PAUSE_S = 0.8 * LEASE_S
 TICK_S = 0.03
 STOPPED_S = 2.0 * LEASE_S
 TAKEN_S_MAX = 8.0 * LEASE_S  # by then somebody has taken over what stands still
-STOPPED_S_MAX = 3.5 * LEASE_S  # later a person may have settled what the stopped process is still to send
+# Who stands still for longer between the check and the send acts when nobody expects it any more. Nothing can hold
+# that back, and so it proves nothing.
+STOPPED_S_MAX = SETTLES_WITHIN_S - ACT_DELAY_S
 GATHER_S = 0.6 * LEASE_S  # faults that hit the whole world wait so long for more processes to stand still
 WAVE_S_MAX = 20.0 + 25.0 * LEASE_S
 QUIET_S_MAX = 4.0 + 8.0 * LEASE_S

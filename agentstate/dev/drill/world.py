@@ -142,6 +142,7 @@ def _environment(
         "AGENTSTATE_LOG_FORMAT": "json",
         "AGENTSTATE_FAILPOINTS": "",
         "DATABASE_POOL": "0",
+        "AGENTSTATE_DRILL_LEDGER": str(sandbox.folder / "ledger.jsonl"),
         "EMBED_PROVIDER": "none",  # a child would load the model's weights first
         **sandbox.env(),
     }
