@@ -161,7 +161,7 @@ def together(*asked: Query, binary: bool = False) -> list[list[Row]]:
         _note("; ".join(statement for statement, _ in asked))
         with wrapper.connection.pipeline():
             sent = [_send(wrapper, statement, args, binary=binary) for statement, args in asked]
-        return [cursor.fetchall() if cursor.description else [] for cursor in sent]
+        return [cursor.fetchall() if _has_rows(cursor) else [] for cursor in sent]
 
 
 def stream(statement: str, args: Sequence[Any] = (), *, batch_rows: int = 2000) -> Iterator[Row]:
@@ -207,6 +207,11 @@ def _connected() -> Any:
     if wrapper.connection is None:
         wrapper.ensure_connection()
     return wrapper
+
+
+def _has_rows(cursor: psycopg.Cursor[Row]) -> bool:
+    """Asking its description would make an object for each column."""
+    return cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.TUPLES_OK
 
 
 def _execute(wrapper: Any, statement: str, args: Args, *, binary: bool = False) -> psycopg.Cursor[Row]:
