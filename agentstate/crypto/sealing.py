@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from functools import lru_cache
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from agentstate.core.limits import KIB, SEALED_BYTES_MAX
 
 _PLAIN, _ZSTD = b"\x01", b"\x02"
 _NONCE_BYTES, _TAG_BYTES = 12, 16
+_BODY = 1 + _NONCE_BYTES
 _COMPRESS_OVER_BYTES = 1 * KIB
 _local = threading.local()  # zstd contexts must not be shared between threads
 
@@ -51,6 +53,20 @@ def unseal(key: bytes, sealed: bytes, *, aad: bytes) -> bytes:
     except InvalidTag:
         raise Corrupt("A sealed value does not open: it was changed, moved, or sealed with another key.") from None
     return _decompress(plain) if version == _ZSTD else plain
+
+
+def unseal_each(each: Iterable[tuple[bytes | None, bytes, bytes]]) -> list[bytes | None]:
+    """As unseal(), of many (key, sealed, aad) in one go; None for what has no key or does not open."""
+    return [None if key is None else _opened(_cipher(key), sealed, aad) for key, sealed, aad in each]
+
+
+def _opened(cipher: AESGCM, sealed: bytes, aad: bytes) -> bytes | None:
+    version = sealed[:1]
+    try:
+        plain = cipher.decrypt(sealed[1:_BODY], sealed[_BODY:], version + aad)
+        return _decompress(plain) if version == _ZSTD else plain if version == _PLAIN else None
+    except (InvalidTag, ValueError, Corrupt):  # ValueError: too short for a nonce
+        return None
 
 
 def _compress(plaintext: bytes) -> tuple[bytes, bytes]:

@@ -58,6 +58,23 @@ def test_a_cut_value_is_noticed(length: int) -> None:
         sealing.unseal(KEY, sealing.seal(KEY, SMALL, aad=AAD)[:length], aad=AAD)
 
 
+def test_of_many_those_open_that_open_alone() -> None:
+    small, large = (sealing.seal(KEY, plain, aad=AAD) for plain in (SMALL, LARGE))
+    values = [small, large, small + b"\0", b"\x02" + small[1:], b"\x01" + large[1:], b"\x03" + small[1:]]
+    values += [small[:length] for length in range(30)]
+    values += [small[:place] + bytes([small[place] ^ 1]) + small[place + 1 :] for place in range(len(small))]
+    alone: list[bytes | None] = []
+    for value in values:
+        try:
+            alone.append(sealing.unseal(KEY, value, aad=AAD))
+        except Corrupt:
+            alone.append(None)
+    assert alone[:2] == [SMALL, LARGE] and not any(alone[2:])
+    assert sealing.unseal_each((KEY, value, AAD) for value in values) == alone
+    others = [(None, small, AAD), (bytes(32), small, AAD), (KEY, small, AAD + b"1"), (KEY, small, AAD)]
+    assert sealing.unseal_each(others) == [None, None, None, SMALL]
+
+
 def test_appended_bytes_are_noticed() -> None:
     with pytest.raises(Corrupt):
         sealing.unseal(KEY, sealing.seal(KEY, SMALL, aad=AAD) + b"\0", aad=AAD)
