@@ -11,7 +11,7 @@ Zaharia, 2020 (late interaction).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -26,6 +26,7 @@ CANDIDATES = 100  # whose tokens are compared
 K1 = 1.2
 UNIT_B, SESSION_B = 0.3, 0.75  # chat turns are short: a long one is informative and is not punished
 BITS_PER_BYTE = 8
+TOKEN_IDS = 1 << 16
 PARTS = ("bm25", "sim", "late", "neighbours", "session", "author", "month", "recency")
 
 
@@ -43,12 +44,11 @@ class Weights:
     recency: float = 0.0
 
 
-DRAFT = Weights(lexical=0.5, semantic=0.5, near=0.15, far=0.07)  # chooses the candidates
+DRAFT = Weights(lexical=0.5, semantic=0.5, near=0.15, far=0.07)  # chooses candidates; the result without tokens
 BITS = Weights(lexical=0.3, semantic=0.7, near=0.15, far=0.07)
-SENTENCE = DRAFT
 WORDS = Weights(lexical=1.0, semantic=0.0, near=0.2, far=0.1)
 SET_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)  # of each byte
-RUNGS: Mapping[str, Weights] = {"bits": BITS, "sentence": SENTENCE, "words": WORDS}
+RUNGS: Mapping[str, Weights] = {"bits": BITS, "sentence": DRAFT, "words": WORDS}
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,28 @@ class Units:
     @cached_property
     def turns(self) -> Integers:
         """Places by session, and in it by turn."""
-        return self._by_turn[np.argsort(self.session[self._by_turn] * len(self) + np.arange(len(self)))]
+        turn = self.session * (int(self.seq.max(initial=0)) + 1) + self.seq
+        order = np.argsort(turn)
+        ordered = turn[order]
+        if (ordered[1:] == ordered[:-1]).any():  # then the id decides
+            return np.lexsort((self.low, self.high, turn))
+        return order
+
+    @cached_property
+    def together(self) -> tuple[Floats, Floats]:
+        """For one turn and for two, along `turns`: 1 where that many further on it is the same session."""
+        session = self.session[self.turns]
+        one, two = ((session[distance:] == session[:-distance]).astype(np.float64) for distance in (1, 2))
+        return one, two
 
     def best(self, scores: Floats, count: int, among: Booleans | None = None) -> Integers:
         """The first `count` places, the greatest score first; ties by place in the session, then id."""
-        order = self._by_turn if among is None else self._by_turn[among[self._by_turn]]
+        order = np.arange(len(scores)) if among is None else np.flatnonzero(among)
         found = scores[order]
         if len(order) > count:  # only what is not less than the last of them is put in order
             kept = found >= np.partition(found, len(found) - count)[len(found) - count]
             order, found = order[kept], found[kept]
-        return order[np.argsort(-found, kind="stable")][:count]
-
-    @cached_property
-    def _by_turn(self) -> Integers:
-        rank = np.empty(len(self), dtype=np.int64)
-        rank[by_id(self.high, self.low)] = np.arange(len(self))
-        return np.argsort(self.seq * len(self) + rank)
+        return order[np.lexsort((self.low[order], self.high[order], self.seq[order], -found))][:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +112,21 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Cues:
-    """What the question names: the units of one author, of some months."""
+    """What the question names: the units of one author, of some months. None: it names none."""
 
-    author: Booleans
-    month: Booleans
+    author: Booleans | None = None
+    month: Booleans | None = None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A score for each unit, and the parts that add up to it. `raw`: the figures before they were scaled."""
+    """A score for each unit, and the parts that add up to it: those that have a say. `raw`: the figures before they
+    were scaled; `scaled`: those that are the same on every rung."""
 
     total: Floats
     parts: dict[str, Floats]
     raw: dict[str, Floats] = field(default_factory=dict)
+    scaled: dict[str, Floats] = field(default_factory=dict)
 
     def best(self, units: Units, count: int) -> Integers:
         """Places of the eligible units that have anything of the question, the best first. The least of all that match
@@ -129,7 +137,9 @@ class Scores:
 def draft(units: Units, cues: Cues, weights: Weights = DRAFT) -> Scores:
     """What words and sentence vectors say: the result where there are no tokens, else it chooses the candidates."""
     raw = {"bm25": bm25(units), "session_bm25": session_bm25(units), "sim": units.sim}
-    return _scored(units, cues, weights, raw, sim=scaled(units.sim, units.model))
+    alike = {name: scaled(raw[name]) for name in ("bm25", "session_bm25")}
+    lexical, semantic = _own(weights, alike["bm25"], scaled(units.sim, units.model))
+    return _scored(units, cues, weights, {"bm25": lexical, "sim": semantic}, raw, alike)
 
 
 def candidates(units: Units, drafted: Scores) -> Integers:
@@ -141,13 +151,16 @@ def settle(units: Units, cues: Cues, drafted: Scores, top: Integers, late: Float
     """The final scores from late interaction. `late`: one for each place of `top`, NaN where a unit has no tokens."""
     everywhere = np.full(len(units), np.nan)
     everywhere[top] = late
-    # Outside the candidates nothing was compared: there, all have the least.
-    found = np.zeros(len(units))
-    found[top] = scaled(late, units.model[top])
-    sim = np.full(len(units), np.nan)
-    sim[top] = np.where(np.isnan(late), scaled(units.sim[top], units.model[top]), np.nan)
-    found[top] = np.where(np.isnan(late), np.nan, found[top])
-    return _scored(units, cues, weights, {**drafted.raw, "late": everywhere}, late=found, sim=sim)
+    model, lost = units.model[top], np.isnan(late)
+    found = np.zeros(len(units))  # outside the candidates nothing was compared: there, all have the least
+    found[top] = scaled(late, model)
+    if lost.any():
+        found[top[lost]] = scaled(units.sim[top], model)[lost]
+    lexical, semantic = _own(weights, drafted.scaled["bm25"], found)
+    by_sentence = np.zeros(len(units))
+    by_sentence[top[lost]] = semantic[top[lost]]
+    own = {"bm25": lexical, "sim": by_sentence, "late": semantic - by_sentence}
+    return _scored(units, cues, weights, own, {**drafted.raw, "late": everywhere}, drafted.scaled)
 
 
 def bm25(units: Units) -> Floats:
@@ -162,14 +175,13 @@ def session_bm25(units: Units) -> Floats:
     """Per unit, that of its whole session as one document. A unit without a session is a document by itself."""
     if not len(units):
         return np.zeros(0)
-    count = int(np.max(units.session)) + 1
+    count, lexemes = int(units.session.max()) + 1, max(units.lexemes, 1)
     lengths = _sums(units.session, units.length, count)
-    key = units.session[units.hit_unit] * max(units.lexemes, 1) + units.hit_lexeme
-    keys, place = np.unique(key, return_inverse=True)
-    tf = _sums(place.reshape(-1), units.hit_tf, len(keys))
-    session, lexeme = keys // max(units.lexemes, 1), keys % max(units.lexemes, 1)
+    often = _sums(units.session[units.hit_unit] * lexemes + units.hit_lexeme, units.hit_tf, count * lexemes)
+    held = np.flatnonzero(often)
+    session, lexeme = np.divmod(held, lexemes)
     df = np.bincount(lexeme, minlength=units.lexemes)
-    weights = _saturated(tf, lengths[session], _mean(lengths), SESSION_B)
+    weights = _saturated(often[held], lengths[session], _mean(lengths), SESSION_B)
     scores = _sums(session, _idf(df, count)[lexeme] * weights, count)
     return scores[units.session]
 
@@ -195,92 +207,94 @@ def _sums_of_set(vectors: NDArray[np.float32], bits: NDArray[np.uint8]) -> NDArr
     """
     asked = vectors.reshape(len(vectors), -1, BITS_PER_BYTE).transpose(1, 2, 0)  # bytes x bits x question tokens
     sums, columns = np.zeros((len(bits), len(vectors)), dtype=np.float32), np.ascontiguousarray(bits.T)
-    for byte, values in zip(columns, asked, strict=True):
-        sums += (SET_BITS @ values).take(byte, axis=0)
+    found, tables = np.empty_like(sums), SET_BITS @ asked
+    for byte, table in zip(columns, tables, strict=True):
+        sums += table.take(byte, axis=0, out=found, mode="clip")  # no byte is outside; checked, it goes by a copy
     return sums
 
 
 def _holders(ids: NDArray[np.uint16], tokens: Tokens) -> NDArray[np.int64]:
     """For each token of the question, how many units hold it."""
-    known, place = np.unique(ids, return_inverse=True)
-    at = np.minimum(np.searchsorted(known, tokens.ids), len(known) - 1)
-    held = known[at] == tokens.ids
-    unit = np.repeat(np.arange(len(tokens.counts)), tokens.counts)
-    pairs = np.unique(unit[held] * len(known) + at[held])
-    return np.bincount(pairs % len(known), minlength=len(known))[place.reshape(-1)]
-
-
-def by_id(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Integers:
-    """Places in the order of ids. Their first halves alone nearly always tell them apart, or are halves of one id."""
-    order = np.argsort(high)
-    same = np.diff(high[order]) == 0
-    if (np.diff(low[order])[same] != 0).any():
-        return np.lexsort((low, high))
-    return order
+    number = np.zeros(TOKEN_IDS, dtype=np.int16)
+    number[ids] = np.arange(1, len(ids) + 1)  # equal ids have one number
+    asked = number[tokens.ids]
+    held = np.flatnonzero(asked)
+    units = np.searchsorted(np.cumsum(tokens.counts), held, side="right")
+    holds = np.zeros((len(tokens.counts), len(ids) + 1), dtype=bool)
+    holds[units, asked[held]] = True
+    return np.asarray(np.count_nonzero(holds, axis=0)[number[ids]])
 
 
 def smoothed(values: Floats, units: Units, weights: Weights) -> Floats:
     """What the neighbours add: units one and two turns away in the same session."""
-    order = units.turns
-    inside, session = values[order], units.session[order]
-    added = np.zeros(len(values))
-    for distance, weight in ((1, weights.near), (2, weights.far)):
-        together = session[distance:] == session[:-distance]
-        added[distance:] += np.where(together, weight * inside[:-distance], 0.0)
-        added[:-distance] += np.where(together, weight * inside[distance:], 0.0)
+    inside, added = values[units.turns], np.zeros(len(values))
+    for distance, weight, together in zip((1, 2), (weights.near, weights.far), units.together, strict=True):
+        given = weight * inside
+        added[distance:] += given[:-distance] * together
+        added[:-distance] += given[distance:] * together
     back = np.empty(len(values))
-    back[order] = added
+    back[units.turns] = added
     return back
 
 
 def scaled(values: Floats, group: Integers | None = None) -> Floats:
     """Between 0 and 1 by least and greatest; NaN stays. All the same: 1 if they are above 0. Groups, from 0 on, apart:
     scores of two models cannot be compared."""
-    out, known = np.full(len(values), np.nan), ~np.isnan(values)
-    for number in [None] if group is None else range(np.max(group, initial=-1) + 1):
-        mask = known if number is None else known & (group == number)
+    known = ~np.isnan(values)
+    if group is None:
+        groups = [known]
+    else:
+        groups = [known & (group == number) for number in range(int(group.max(initial=-1)) + 1)]
+    out = np.full(len(values), np.nan)
+    for mask in groups:
+        if mask.all():
+            return _between(values)
         if mask.any():
             out[mask] = _between(values[mask])
     return out
 
 
 def _between(values: Floats) -> Floats:
-    low, high = np.min(values), np.max(values)
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
     if high > low:
         return np.asarray((values - low) / (high - low))
     return np.full(len(values), 1.0 if high > 0 else 0.0)
 
 
+def _own(weights: Weights, lexical: Floats, semantic: Floats) -> tuple[Floats, Floats]:
+    """What a unit has by itself, weighed: 0 for `semantic` where it is NaN; then words have the whole weight."""
+    lacks = np.isnan(semantic)
+    if not lacks.any():
+        whole = weights.lexical + weights.semantic
+        return weights.lexical / whole * lexical, weights.semantic / whole * semantic
+    shares = np.where(lacks, 0.0, weights.semantic)
+    wholes = weights.lexical + shares
+    wholes = np.where(wholes > 0, wholes, 1.0)
+    return weights.lexical / wholes * lexical, np.where(lacks, 0.0, shares / wholes * semantic)
+
+
 def _scored(
-    units: Units,
-    cues: Cues,
-    weights: Weights,
-    raw: dict[str, Floats],
-    *,
-    late: Floats | None = None,
-    sim: Floats,
+    units: Units, cues: Cues, weights: Weights, own: dict[str, Floats], raw: dict[str, Floats], alike: dict[str, Floats]
 ) -> Scores:
-    """`late` and `sim`, scaled: NaN where a unit has none. At most one of them counts for a unit."""
-    late = np.full(len(units), np.nan) if late is None else late
-    semantic = np.where(np.isnan(late), sim, late)
-    has = ~np.isnan(semantic)
-    share = np.where(has, weights.semantic, 0.0)
-    whole = weights.lexical + share
-    whole = np.where(whole > 0, whole, 1.0)
-    parts = {
-        "bm25": weights.lexical / whole * scaled(raw["bm25"]),
-        "sim": np.where(np.isnan(late) & has, share / whole * sim, 0.0),
-        "late": np.where(np.isnan(late), 0.0, share / whole * late),
-    }
-    own = parts["bm25"] + parts["sim"] + parts["late"]
-    parts["neighbours"] = smoothed(own, units, weights)
-    parts["session"] = weights.session * scaled(raw["session_bm25"])
-    parts["author"] = weights.author * cues.author
-    parts["month"] = weights.month * cues.month
+    """`own`: parts that a unit has by itself. `alike`: what stays the same however they are weighed."""
+    together = _added(own.values())
+    parts = {**own, "neighbours": smoothed(together, units, weights)}
+    parts["session"] = weights.session * alike["session_bm25"]
+    if cues.author is not None:
+        parts["author"] = np.where(cues.author, weights.author, 0.0)
+    if cues.month is not None:
+        parts["month"] = np.where(cues.month, weights.month, 0.0)
     if weights.recency:
         parts["recency"] = weights.recency * scaled(units.sent_at)
-    total = np.sum(list(parts.values()), axis=0) if len(units) else np.zeros(0)
-    return Scores(total, parts, raw)
+    return Scores(_added(parts.values()), parts, raw, alike)
+
+
+def _added(parts: Iterable[Floats]) -> Floats:
+    first, second, *others = parts
+    total = first + second
+    for part in others:
+        total += part
+    return total
 
 
 def _sums(group: Integers, values: Floats, count: int) -> Floats:

@@ -6,9 +6,10 @@ numpy reads as they are: five thousand rows as Python objects would cost more th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 from uuid import UUID
@@ -17,17 +18,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from agentstate.core.errors import Corrupt
 from agentstate.crypto import sealing
 from agentstate.db import sql
 from agentstate.tenants.scope import current_tenant
 from memory import keys
 from memory.models.unit import UNIT_KINDS
-from memory.recall.ranking import Integers, Tokens, Units, by_id
+from memory.recall.ranking import Integers, Tokens, Units
 from memory.recall.words import DIGEST_BYTES, ENTRY_BYTES
 
 BITS_PER_BYTE = 8
 ID_BYTES = 2  # of a token
+ID_LENGTH = 16  # bytes of a unit's
 
 # One row: the values of a column one behind the other, units in one order in all of them. RLS adds the tenant. Index:
 # memory_unit_of_subject. No DISTINCT and no ORDER BY inside: either sorts whole rows, vectors and all, before the first
@@ -69,14 +70,14 @@ _ASKED = {
 _OF_TENANT = "u.subject_id NOT IN (SELECT id FROM memory_subject WHERE status = 'erasing')"
 # Index: memory_unittokens_pkey.
 _TOKENS = """
-SELECT a.n::int4 - 1, t.count, t.body
+SELECT a.n::int4 - 1, t.unit_id::text, t.count, t.body
 FROM unnest(%s::uuid[]) WITH ORDINALITY AS a (id, n) JOIN memory_unittokens t ON t.unit_id = a.id
 WHERE t.model = %s AND t.count > 0"""
 # Index: memory_ownerkey_pkey.
-_KEYS = "SELECT owner_id::text, wrapped FROM memory_ownerkey WHERE owner_id = ANY (%s::uuid[]) AND wrapped <> ''"
+_KEYS = "SELECT owner_id, wrapped FROM memory_ownerkey WHERE owner_id = ANY (%s::uuid[]) AND wrapped <> ''"
 
 
-Name = tuple[str, str]  # of a unit, and of its subject, as Postgres writes them
+Name = tuple[str, str]  # of a unit, and of its subject, in hex
 Owners = Mapping[str, bytes]  # subjects by name: their keys, as they are stored
 
 
@@ -105,27 +106,37 @@ class Found:
     sessions: NDArray[np.void]
     is_item: NDArray[np.bool_]
 
-    def id(self, place: int) -> UUID:
-        return UUID(bytes=self.ids[place].tobytes())
-
-    def subject_id(self, place: int) -> UUID:
-        return self.subjects if isinstance(self.subjects, UUID) else UUID(bytes=self.subjects[place].tobytes())
-
     def some(self, units: Integers) -> list[Name]:
         """The units at these places by name, each with its subject's."""
         names = _names(self.ids[units])
         if isinstance(self.subjects, UUID):
-            return list(zip(names, repeat(str(self.subjects))))
+            return list(zip(names, repeat(self.subjects.hex)))
         return list(zip(names, _names(self.subjects[units]), strict=True))
 
-    def sent_at(self, place: int) -> datetime:
-        """Exact: a double holds the microseconds of this century."""
-        return datetime.fromtimestamp(float(self.units.sent_at[place]), UTC)
+    def told(self, places: Integers) -> Iterator[One]:
+        """The units at these places. A unit without a session stands under its own id."""
+        units, ids, sessions = self.units, _ids(self.ids[places]), _ids(self.sessions[places])
+        subjects = repeat(self.subjects) if isinstance(self.subjects, UUID) else _ids(self.subjects[places])
+        columns = (places, units.seq[places], units.author[places], self.is_item[places], units.sent_at[places])
+        several = zip(ids, subjects, sessions, *(column.tolist() for column in columns), strict=False)
+        for id, subject_id, session_id, place, seq, author_no, is_item, sent_at in several:
+            # Exact: a double holds the microseconds of this century.
+            at, session = datetime.fromtimestamp(sent_at, UTC), None if session_id == id else session_id
+            yield One(place, id, subject_id, session, seq, author_no, is_item, at)
 
-    def session_id(self, place: int) -> UUID | None:
-        """A unit without a session stands under its own id."""
-        session = self.sessions[place].tobytes()
-        return None if session == self.ids[place].tobytes() else UUID(bytes=session)
+
+@dataclass(slots=True)
+class One:
+    """A unit by itself, and its place in the columns."""
+
+    place: int
+    id: UUID
+    subject_id: UUID
+    session_id: UUID | None
+    seq: int
+    author_no: int
+    is_item: bool
+    sent_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +164,29 @@ class Asked:
 
 def asking(subject_id: UUID | None, *, vectors: Sequence[Vector], filters: Filters) -> Asked:
     """All units that may be recalled. Run it with `binary`, for read() to read."""
-    eligible, args = _eligible(filters)
-    args |= {"subject": subject_id, "now": filters.now}
+    wanted = _wanted(filters)
+    is_every = set(filters.kinds) >= set(UNIT_KINDS)
+    args = wanted | {"subject": subject_id, "now": filters.now, "kinds": list(filters.kinds)}
+    args["moment"] = filters.at or filters.now
     for n, vector in enumerate(vectors):
         args[f"model{n}"], args[f"vector{n}"] = vector.model, as_text(vector.values)
-    number = _cases("{n}", "-1", len(vectors))
-    similarity = _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", len(vectors))
-    unneeded = {"subject": subject_id is not None, "similarity": not vectors, "number": len(vectors) < 2}
-    columns = [name for name in _COLUMNS if not unneeded.get(name)]
-    parts = {"similarity": similarity, "number": number, "eligible": eligible}
-    statement = _UNITS.format(
-        columns=", ".join(f"string_agg({_COLUMNS[name][0].format(**parts)}, '')" for name in columns),
-        of=_OF_TENANT if subject_id is None else "u.subject_id = %(subject)s",
+    columns, selected = _selected(tuple(wanted), is_every, subject_id is None, len(vectors))
+    of = _OF_TENANT if subject_id is None else "u.subject_id = %(subject)s"
+    return Asked((_UNITS.format(columns=selected, of=of), args), subject_id, columns)
+
+
+@lru_cache(maxsize=256)
+def _selected(wanted: tuple[str, ...], is_every: bool, of_tenant: bool, vectors: int) -> tuple[tuple[str, ...], str]:
+    """The columns, and how they are read. `wanted`: some of _ASKED; `is_every`: units of all kinds may be answered."""
+    eligible = " AND ".join(
+        [_VALID, *(_ASKED[name] for name in wanted), *([] if is_every else ["u.kind = ANY (%(kinds)s)"])]
     )
-    return Asked((statement, args), subject_id, columns)
+    number = _cases("{n}", "-1", vectors)
+    similarity = _cases("1 - (u.vector <=> %(vector{n})s::vector)", "NULL::float8", vectors)
+    unneeded = {"subject": not of_tenant, "similarity": not vectors, "number": vectors < 2}
+    columns = tuple(name for name in _COLUMNS if not unneeded.get(name))
+    parts = {"similarity": similarity, "number": number, "eligible": eligible}
+    return columns, ", ".join(f"string_agg({_COLUMNS[name][0].format(**parts)}, '')" for name in columns)
 
 
 def units(subject_id: UUID | None, *, digests: Sequence[int], vectors: Sequence[Vector], filters: Filters) -> Found:
@@ -186,34 +206,34 @@ def tokens(
     if owners is None:
         wanted = (_KEYS, [_literal(sorted({owner for _, owner in units}))])
         found, wrapped = sql.together(asked, wanted, binary=True)
-        owners = dict(wrapped)
+        owners = {owner_id.hex: key for owner_id, key in wrapped}
     else:
         found = sql.rows(*asked, binary=True)
-    opened = {owner: keys.KEYS.opened(tenant_id, UUID(owner), [(key,)]) for owner, key in owners.items()}
+    of_owner = {owner: keys.KEYS.opened(tenant_id, UUID(owner), [(key,)]) for owner, key in owners.items()}
     bound = sealing.aad(tenant_id, "memory_unittokens", "")  # and the row, which is its end
-    size, places, counts, heads, tails = ID_BYTES + dimensions // BITS_PER_BYTE, [], [], [], []
-    for place, count, body in found:
-        unit, owner = units[place]
-        key = opened.get(owner)
-        try:
-            plain = sealing.unseal(key, body, aad=bound + unit.encode()) if key else b""
-        except Corrupt:
-            continue
-        if len(plain) == count * size:
-            places.append(place)
-            counts.append(count)
-            heads.append(plain[: count * ID_BYTES])
-            tails.append(plain[count * ID_BYTES :])
-    bits = np.frombuffer(b"".join(tails), dtype=np.uint8).reshape(-1, dimensions // BITS_PER_BYTE)
-    read = Tokens(np.array(counts, dtype=np.int64), np.frombuffer(b"".join(heads), dtype="<u2"), bits)
-    return np.array(places, dtype=np.int64), read
+    size, id_bytes = ID_BYTES + dimensions // BITS_PER_BYTE, ID_BYTES
+    sealed = ((of_owner.get(units[place][1]), body, bound + name.encode()) for place, name, _, body in found)
+    opened = [
+        (place, count, plain)
+        for (place, _, count, _), plain in zip(found, sealing.unseal_each(sealed), strict=True)
+        if plain is not None and len(plain) == count * size
+    ]
+    counts = np.array([count for _, count, _ in opened], dtype=np.int64)
+    ids = b"".join([plain[: count * id_bytes] for _, count, plain in opened])
+    bits = b"".join([plain[count * id_bytes :] for _, count, plain in opened])
+    rows = np.frombuffer(bits, dtype=np.uint8).reshape(-1, dimensions // BITS_PER_BYTE)
+    places = np.array([place for place, _, _ in opened], dtype=np.int64)
+    return places, Tokens(counts, np.frombuffer(ids, dtype="<u2"), rows)
+
+
+def _ids(ids: NDArray[np.void]) -> Iterator[UUID]:
+    each = ids.tobytes()
+    return (UUID(bytes=each[at : at + ID_LENGTH]) for at in range(0, len(each), ID_LENGTH))
 
 
 def _names(ids: NDArray[np.void]) -> list[str]:
-    """As Postgres writes them, and as ciphertexts are bound to them."""
     digits = ids.tobytes().hex()
-    each = (digits[at : at + 2 * ids.itemsize] for at in range(0, len(digits), 2 * ids.itemsize))
-    return [f"{one[:8]}-{one[8:12]}-{one[12:16]}-{one[16:20]}-{one[20:]}" for one in each]
+    return [digits[at : at + 2 * ID_LENGTH] for at in range(0, len(digits), 2 * ID_LENGTH)]
 
 
 def _literal(names: Sequence[str]) -> str:
@@ -226,8 +246,8 @@ def as_text(values: Sequence[float]) -> str:
     return orjson.dumps(values).decode()
 
 
-def _eligible(filters: Filters) -> tuple[str, dict[str, Any]]:
-    """The condition, never null, and its arguments."""
+def _wanted(filters: Filters) -> dict[str, Any]:
+    """The arguments of those of _ASKED that are asked for."""
     args: dict[str, Any] = {
         "session": filters.session_id,
         "authors": list(filters.authors) or None,
@@ -236,11 +256,7 @@ def _eligible(filters: Filters) -> tuple[str, dict[str, Any]]:
         "at": filters.at,
         "namespace": filters.namespace or None,
     }
-    args = {name: value for name, value in args.items() if value is not None}
-    asked = [_VALID, *(_ASKED[name] for name in args)]
-    if set(filters.kinds) < set(UNIT_KINDS):
-        asked.append("u.kind = ANY (%(kinds)s)")
-    return " AND ".join(asked), args | {"kinds": list(filters.kinds), "moment": filters.at or filters.now}
+    return {name: value for name, value in args.items() if value is not None}
 
 
 def _cases(then: str, otherwise: str, count: int) -> str:
@@ -282,17 +298,27 @@ def _read(columns: Mapping[str, NDArray[Any]], subject_id: UUID | None, words: b
 
 
 def _halves(ids: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    halves = ids.view(">u8").astype(np.uint64).reshape(-1, 2)
-    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
+    """As they came: few of them are looked at."""
+    halves = ids.view(">u8").reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]
 
 
 def _numbered(ids: NDArray[Any]) -> NDArray[np.int64]:
     """Equal ids get the same number, from 0."""
-    high, low = _halves(ids)
-    order = by_id(high, low)
+    high, low = (half.astype(np.uint64) for half in _halves(ids))
+    order = np.argsort(high)  # the first halves alone nearly always tell them apart, or are halves of one id
+    others, differ = _changes(high[order]), _changes(low[order])
+    if (differ & ~others).any():
+        order = np.lexsort((low, high))
+        others, differ = _changes(high[order]), _changes(low[order])
     numbers = np.zeros(len(ids), dtype=np.int64)
-    numbers[order[1:]] = np.cumsum((np.diff(high[order]) != 0) | (np.diff(low[order]) != 0))
+    numbers[order[1:]] = np.cumsum(others | differ)
     return numbers
+
+
+def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before it; one less than there are."""
+    return np.asarray(values[1:] != values[:-1])
 
 
 def _hits(words: bytes, length: Integers, digests: Sequence[int]) -> tuple[Integers, Integers, NDArray[np.float64]]:
@@ -305,7 +331,7 @@ def _hits(words: bytes, length: Integers, digests: Sequence[int]) -> tuple[Integ
     likely = np.zeros(FEW, dtype=bool)
     likely[asked % FEW] = True
     begins = np.ndarray(len(entries), dtype="<u2", buffer=words, strides=(ENTRY_BYTES,))
-    near = np.flatnonzero(likely[begins])
+    near = np.flatnonzero(likely.take(begins))
     place, lexeme = np.nonzero(entries["digest"][near][:, None] == asked[None, :])
     at = near[place]
     return np.searchsorted(np.cumsum(length), at, side="right"), lexeme, entries["often"][at].astype(np.float64)

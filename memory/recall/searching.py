@@ -119,7 +119,7 @@ def search(
         return Recall([], "words", "the subject is being erased", 0, 0, clock.laps)
     names = _names(subject_id, wrapped, numbers or [], sealed or [])
     clock.lap("units")
-    owner = {str(subject_id): wrapped} if wrapped else {}
+    owner = {subject_id.hex: wrapped} if wrapped else {}
     return answer(read, asked, names=names, owners=owner, k=k, explain=explain, clock=clock)
 
 
@@ -225,7 +225,7 @@ def _ranked(found: Found, named: ranking.Cues, asked: Asked, owners: Owners | No
     late = _late(found, asked, top, owners)
     tokens_ms = (time.perf_counter() - started) * 1_000
     if np.isnan(late).all():
-        return ranking.draft(units, named, ranking.SENTENCE), "sentence", tokens_ms
+        return drafted, "sentence", tokens_ms
     return ranking.settle(units, named, drafted, top, late), "bits", tokens_ms
 
 
@@ -244,22 +244,23 @@ def _late(found: Found, asked: Asked, top: Integers, owners: Owners | None) -> F
 
 
 def _hits(found: Found, scores: Scores, best: Integers, lexemes: AskedWords | None) -> list[Hit]:
-    parts = {name: part[best].tolist() for name, part in scores.parts.items()}
+    names, parts = list(scores.parts), np.stack(list(scores.parts.values()))[:, best].T.tolist()
+    totals = scores.total[best].tolist()
     return [
         Hit(
-            id=found.id(place),
-            kind="item" if found.is_item[place] else "message",
-            score=score,
-            scores={name: part[number] for name, part in parts.items() if part[number]},
-            session_id=found.session_id(place),
-            seq=int(found.units.seq[place]),
-            author_no=int(found.units.author[place]),
-            sent_at=found.sent_at(place),
-            subject_id=found.subject_id(place),
-            matched=_matched(found.units, place, lexemes) if lexemes else (),
-            raw=_raw(scores, place) if lexemes else {},
+            id=one.id,
+            kind="item" if one.is_item else "message",
+            score=total,
+            scores={name: part for name, part in zip(names, of_one, strict=True) if part},
+            session_id=one.session_id,
+            seq=one.seq,
+            author_no=one.author_no,
+            sent_at=one.sent_at,
+            subject_id=one.subject_id,
+            matched=_matched(found.units, one.place, lexemes) if lexemes else (),
+            raw=_raw(scores, one.place) if lexemes else {},
         )
-        for number, (place, score) in enumerate(zip(best.tolist(), scores.total[best].tolist(), strict=True))
+        for one, total, of_one in zip(found.told(best), totals, parts, strict=True)
     ]
 
 

@@ -47,9 +47,9 @@ PACKED = f"""(SELECT string_agg(substr(sha256(convert_to(x.lexeme, 'UTF8')), 1, 
   || substr(int4send(least(cardinality(x.positions), {OFTEN_MAX})), 4, 1), '') FROM unnest({{terms}}) x)"""
 # For each language that a tenant may have chosen: which one is known only when the answer comes. One value, for whoever
 # asks for other things in the same statement: "english reorder", in the order of the question.
-ASKED = """
+ASKED = f"""
 SELECT array_agg(c.name || ' ' || x.lexeme ORDER BY c.name, x.positions[1], x.lexeme)
-FROM unnest(%(languages)s::text[]) AS c (name),
+FROM unnest('{{{",".join(policies.LANGUAGES)}}}'::text[]) AS c (name),
   unnest(to_tsvector(c.name::regconfig, %(words)s) || %(pairs)s::tsvector) AS x"""
 _LEXEMES = """
 SELECT t.n, x.lexeme, x.positions FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t (words, pairs, n),
@@ -118,7 +118,7 @@ def asked(question: str, how: Wording) -> AskedWords:
 def asking(question: str) -> dict[str, Any]:
     """The arguments of ASKED, whose value of_question() reads."""
     text, pairs = prepared(question)
-    return {"languages": list(policies.LANGUAGES), "words": text, "pairs": literal(pairs)}
+    return {"words": text, "pairs": literal(pairs)}
 
 
 def of_question(found: Sequence[str] | None, how: Wording) -> AskedWords:
