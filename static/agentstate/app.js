@@ -31,6 +31,14 @@
   doc.addEventListener("visibilitychange", () => { if (!doc.hidden && stream) soon(); });
   addEventListener("pagehide", () => stream && stream.close());
 
+  // Nobody asked for it: what is shown stays, and a little later it is asked for again.
+  doc.addEventListener("htmx:beforeSwap", ({detail: d}) => {
+    if (d.xhr.status < 500 || d.requestConfig.triggeringEvent) return;
+    d.shouldSwap = d.isError = false;
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 3000);
+  });
+
   const dress = (el) => {
     el.querySelectorAll("[data-copy][hidden]").forEach((b) => { b.hidden = false; });
     listen();

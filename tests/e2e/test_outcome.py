@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import httpx
@@ -20,6 +21,9 @@ from tests.e2e import browser as browsing
 from tests.e2e import house as houses
 from tests.e2e.house import House
 from tests.web.forms import form
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ORDER, PROPOSED, EDITED = "4467", "180.50", "120.25"
 DONE_S_MAX = 60.0
@@ -94,6 +98,16 @@ def test_over_plain_forms(house: House) -> None:
     assert "with edits" in operator.page and EDITED in operator.page
 
 
+def lose_one_refresh(page: Page) -> None:
+    """What the page asked for by itself and did not get changes nothing, and is asked for again."""
+    live = re.compile(r"[?&]live=")
+    page.route(live, lambda route: route.fulfill(status=503, body="<h1>Lost</h1>"), times=1)
+    with page.expect_response(lambda got: bool(live.search(got.url)) and got.status == 503):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    with page.expect_response(lambda got: bool(live.search(got.url)) and got.status == 200):
+        assert page.locator(".head .st.wt").is_visible() and not page.get_by_text("Lost").count()
+
+
 def test_in_chromium_with_live_pages(house: House, tmp_path: Path) -> None:
     shots = Path(SHOTS) if SHOTS else tmp_path
     with browsing.chromium() as chromium:
@@ -115,6 +129,8 @@ def test_in_chromium_with_live_pages(house: House, tmp_path: Path) -> None:
         operator.get_by_role("button", name="Start the run").click()
         operator.locator(".head .st.wt").wait_for(timeout=DONE_S_MAX * 1000)  # by itself: nobody reloads
         operator.screenshot(path=shots / "outcome-2-waiting.png", full_page=True, caret="initial")
+        lose_one_refresh(operator)
+        assert "503" in complaints[0].pop()
 
         approver.get_by_role("link", name=re.compile("^Approvals")).click()
         approver.get_by_role("link", name=re.compile("Refund")).first.click()
