@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from itertools import count
 from struct import Struct
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
@@ -37,6 +36,7 @@ class Call:
     def __init__(self, name: str, statement: str, *, binary: Collection[int] = ()) -> None:
         self.statement, self._name, self._bytes = statement, name.encode(), statement.encode()
         self._formats = [int(n + 1 in binary) for n in range(statement.count("$"))]
+        self._key = (self._bytes, ())  # in psycopg's list; its own statements of that text have types of arguments
 
     def __call__(self, args: Sequence[bytes | None]) -> bytes | None:
         """Raises: django.db errors, as the ORM does."""
@@ -51,20 +51,26 @@ class Call:
             return result.get_value(0, 0)
 
     def _prepared(self, connection: psycopg.Connection[Any], args: Sequence[bytes | None]) -> pq.abc.PGresult:
-        """psycopg throws away what is prepared at a rollback, ours too. The server says so before it does anything."""
+        """Its name stands in psycopg's list of what is prepared, which a rollback empties together with the server's.
+
+        Of a name that is not prepared a server says so before it does anything, but a pooler ends the connection.
+        """
         with connection.lock:
-            names = _names.setdefault(connection, set())
+            listed = connection._prepared
             for _ in range(2):
-                if self._name not in names:
+                if self._key in listed._names:
+                    listed._names.move_to_end(self._key)
+                else:
+                    connection.wait(listed.maintain_gen(connection))  # what waits to be closed may be this name
                     made = connection.pgconn.prepare(self._name, self._bytes)
                     if made.status != pq.ExecStatus.COMMAND_OK:
                         return made
-                    names.add(self._name)
+                    listed._names[self._key] = self._name
                 # psycopg's type of the arguments forgets that they may be null.
                 result = connection.pgconn.exec_prepared(self._name, cast("Sequence[bytes]", args), self._formats)
                 if result.error_field(pq.DiagnosticField.SQLSTATE) != _NOT_PREPARED:
                     break
-                names.remove(self._name)
+                del listed._names[self._key]
         return result
 
     def _in_transaction(self, connection: psycopg.Connection[Any], args: Sequence[bytes | None]) -> pq.abc.PGresult:
@@ -75,7 +81,6 @@ class Call:
             return connection.pgconn.exec_params(self._bytes, args, None, self._formats)
 
 
-_names: WeakKeyDictionary[psycopg.Connection[Any], set[bytes]] = WeakKeyDictionary()  # of what each has prepared
 _NOT_PREPARED = b"26000"
 
 

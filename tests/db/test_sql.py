@@ -88,13 +88,48 @@ def test_arrays_in_binary(items: list[bytes | None], width: int, expected: str) 
     assert shown([sql.array(items, of=sql.TEXT, width=width)]) == expected.encode()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_call_is_prepared_again_when_a_rollback_threw_it_away() -> None:
-    assert SUM([b"1", None]) == b"11"
+def roll_back() -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         sql.row("SELECT 1")
         raise ZeroDivisionError
-    sql.row("SELECT 1")  # psycopg sends DEALLOCATE ALL with its next statement
+
+
+def roll_back_a_part() -> None:
+    with transaction.atomic():
+        roll_back()
+
+
+def crowd_out() -> None:
+    """psycopg closes its oldest prepared statement only with the statement after the next."""
+    connection.connection.prepared_max = 1
+    sql.together(("SELECT 1", ()), ("SELECT 2", ()), ("SELECT 3", ()))
+
+
+def deallocate() -> None:
+    connection.connection.execute("DEALLOCATE ALL")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("lose", [roll_back, roll_back_a_part, crowd_out, deallocate])
+def test_a_call_never_asks_for_a_plan_that_psycopg_threw_away(
+    lose: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server says that it is not there; a pooler ends the connection."""
+    connection.close()  # what a test before has left prepared
+    monkeypatch.setattr(sql, "_NOT_PREPARED", b"")
+    try:
+        for _ in range(3):
+            assert SUM([b"1", None]) == b"11"
+            lose()
+        assert SUM([b"1", None]) == b"11"
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_is_prepared_again_when_somebody_else_threw_it_away() -> None:
+    assert SUM([b"1", None]) == b"11"
+    connection.connection.pgconn.exec_(b"DEALLOCATE ALL")
     assert SUM([b"1", None]) == b"11"
 
 
