@@ -42,7 +42,7 @@ def database(url: str) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(query.pop("port", parts.port or "")),
-        # 5: the turn is worth a prepared plan; through PgBouncer this needs version 1.21 or newer.
+        # 5: the turn is worth a prepared plan; through PgBouncer this needs version 1.22 or newer.
         "OPTIONS": {"prepare_threshold": 5, **query},
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
@@ -56,6 +56,7 @@ CSRF_TRUSTED_ORIGINS = [origin for origin in env("CSRF_TRUSTED_ORIGINS", "").spl
 
 DATABASE_URL = env("DATABASE_URL", "postgresql:///agentstate")
 DATABASE_OWNER_URL = env("DATABASE_OWNER_URL", "")
+DATABASE_DIRECT_URL = env("DATABASE_DIRECT_URL", "") or DATABASE_URL  # of a worker's lock: past any pooler
 DATABASES = {"default": {**database(DATABASE_URL), "TEST": {"MIRROR": "owner"}}}
 if DATABASE_OWNER_URL:  # migrations only; web and workers run without it
     DATABASES["owner"] = database(DATABASE_OWNER_URL)

@@ -6,11 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from celery import shared_task
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from django.conf import settings
 
 from agentstate import presence
 from agentstate.db import sql
 from runs.engine import hosting
+from runs.engine import presence as engine_presence
 from runs.engine.watching import Watcher
 from runs.services import sweep as sweeping
 
@@ -42,6 +44,14 @@ def ensure_partitions() -> int:
     """Months ahead of the trace; a month that is missing would stop every run created in it."""
     found = sql.row("SELECT runs_ensure_partitions(%s)", [MONTHS_AHEAD])
     return int(found[0]) if found else 0
+
+
+@worker_init.connect
+def _refuse_a_pooler(**_: Any) -> None:
+    """One that hosts agents would take messages and drive nothing."""
+    trouble = engine_presence.trouble() if settings.HOSTED_AGENTS else ""
+    if trouble:
+        raise SystemExit(f"This worker did not start. {trouble}")
 
 
 @worker_ready.connect

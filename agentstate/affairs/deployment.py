@@ -16,6 +16,7 @@ import redis
 from django.conf import settings
 
 from agentstate.core.errors import DomainError
+from agentstate.db import pooling
 from agentstate.presence import READY_KEY
 
 POSTGRES_MIN = 150_000
@@ -50,10 +51,21 @@ def database_trouble(name: str, url: str, *, role: Literal["app", "owner"]) -> s
     """One sentence about why this database cannot be used, or "". Opens one connection."""
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_S_MAX) as connection:
-            return _version_trouble(connection) or _vector_trouble(connection) or _role_trouble(name, connection, role)
+            trouble = (
+                _version_trouble(connection) or _vector_trouble(connection) or _role_trouble(name, connection, role)
+            )
+        return trouble or (pooling.plans_trouble(name, url) if role == "app" else "")
     except psycopg.Error as error:
         cause = str(error).strip().splitlines()[0]  # the last line is only a hint
         return f"{name} cannot be used ({cause}); mend it, or remove it to get the embedded server."
+
+
+def lock_trouble(direct_url: str, *, database_url: str) -> str:
+    """One sentence about why workers could not hold their locks there, or ""."""
+    try:
+        return pooling.lock_trouble(direct_url, database_url=database_url)
+    except psycopg.Error as error:
+        return f"DATABASE_DIRECT_URL cannot be used ({str(error).strip().splitlines()[0]}); mend it."
 
 
 def redis_trouble(name: str, url: str) -> str:
@@ -105,6 +117,17 @@ def _database() -> Box:
     if trouble:
         return Box("Postgres", "bad", trouble, "see the sentence itself")
     return Box("Postgres", "ok", "reached; pgvector is there, the role cannot bypass row security")
+
+
+def _direct() -> Box:
+    """Where no agents are hosted, nothing holds a lock."""
+    name = "direct connection"
+    trouble = lock_trouble(settings.DATABASE_DIRECT_URL, database_url=settings.DATABASE_URL)
+    if trouble and settings.HOSTED_AGENTS:
+        return Box(name, "bad", trouble, "see the sentence itself")
+    return Box(
+        name, "ok", "none, and no agents are hosted here" if trouble else "the server itself, for workers' locks"
+    )
 
 
 def _owner() -> Box:
@@ -322,6 +345,7 @@ def _seen(name: str, fix: str) -> Box:
 
 DATABASE_LOOKS: tuple[Callable[[], Box], ...] = (
     _database,
+    _direct,
     _owner,
     _idle,
     _locks,

@@ -15,6 +15,9 @@ def check(plan: Plan) -> None:
     if plan.postgres is None:
         _refuse(deployment.database_trouble("DATABASE_URL", plan.environment["DATABASE_URL"], role="app"))
         _refuse(deployment.database_trouble("DATABASE_OWNER_URL", plan.owner_url, role="owner"))
+        database_url = plan.environment["DATABASE_URL"]
+        direct_url = plan.environment["DATABASE_DIRECT_URL"] or database_url
+        _refuse(deployment.lock_trouble(direct_url, database_url=database_url))
 
 
 def _refuse(trouble: str) -> None:

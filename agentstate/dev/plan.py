@@ -49,6 +49,7 @@ def make(state: Path, port: int) -> Plan:
     environment = {
         "DJANGO_SETTINGS_MODULE": "agentstate.settings",
         "DATABASE_URL": database_url or _embedded(postgres, APP),
+        "DATABASE_DIRECT_URL": _direct(database_url),
         "REDIS_URL": redis_url or (valkey.url(1) if valkey else ""),
         "BROKER_URL": broker_url or (valkey.broker_url(0) if valkey else ""),
         "AGENTSTATE_STATE_DIR": str(state),
@@ -114,6 +115,13 @@ def _pair(first: str, second: str, *, schemes: tuple[str, ...]) -> tuple[str, st
         if value and value.partition("://")[0] not in schemes:
             raise CannotStart(f"{name} must begin with {schemes[0]}:// and does not; mend it or remove both.")
     return values
+
+
+def _direct(database_url: str) -> str:
+    direct_url = os.environ.get("DATABASE_DIRECT_URL", "")
+    if direct_url and not database_url:
+        raise CannotStart("DATABASE_DIRECT_URL is set and DATABASE_URL is not: set both, or none.")
+    return direct_url
 
 
 def _embedded(postgres: Postgres | None, role: str) -> str:

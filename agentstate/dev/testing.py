@@ -76,6 +76,7 @@ def environment(root: Path) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "agentstate.settings",
         "DATABASE_URL": postgres.url(APP),
         "DATABASE_OWNER_URL": postgres.url(OWNER),
+        "DATABASE_DIRECT_URL": "",
         "BROKER_URL": valkey.broker_url(0),
         "REDIS_URL": valkey.url(1),
         "SECRET_KEY": "test",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import psycopg
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from agentstate.db import pooling
 from agentstate.tenants.security import FOREIGN_TABLES, GlobalTable, RowSecurity
 
 _ROLE = """
@@ -53,7 +56,7 @@ def refuse_unsafe_connection(connection: BaseDatabaseWrapper, **signal: Any) -> 
     global _safe
     if _safe or connection.alias != "default":
         return
-    reason = unsafe_reason(connection)
+    reason = unsafe_reason(connection) or _pooler_reason(connection)
     if reason:
         connection.close()  # else the next query would use it without asking again
         raise ImproperlyConfigured(reason)
@@ -75,6 +78,15 @@ def unsafe_reason(connection: BaseDatabaseWrapper) -> str:
         "made with CREATE ROLE .. LOGIN NOSUPERUSER NOBYPASSRLS into DATABASE_URL, and the owner into "
         "DATABASE_OWNER_URL, for migrations only."
     )
+
+
+def _pooler_reason(connection: BaseDatabaseWrapper) -> str:
+    """Said once and in words, not later as a plan that "does not exist"."""
+    try:
+        pooled = pooling.is_pooled(connection.connection)
+        return pooling.plans_trouble("DATABASE_URL", settings.DATABASE_URL) if pooled else ""
+    except psycopg.Error:  # whoever wanted the connection learns it by itself
+        return ""
 
 
 def _tables_of(app_configs: Sequence[AppConfig] | None) -> Iterable[type[models.Model]]:

@@ -1,7 +1,7 @@
 """A worker process's presence: a direct connection that holds its advisory lock and carries the heartbeats.
 
-Postgres frees the lock within milliseconds after the process is killed. The connection must not go through a
-transaction pooler: the lock would stay with the pool.
+Postgres frees the lock within milliseconds after the process is killed. The connection must not go through a pooler:
+the lock would stay with the pool, so none is taken there.
 """
 
 from __future__ import annotations
@@ -11,21 +11,32 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from django.db import connections
+from django.conf import settings
 
 from agentstate.core.errors import Fenced, Unavailable
 from agentstate.core.ids import public_id
+from agentstate.db import pooling
 from agentstate.sdk.store import Renewal
 from runs.services.workers import LOCK_CLASS
 
 RENEW = "SELECT runs_renew(%s::uuid, %s::uuid, %s::bigint, %s::float8)"
-_OPTIONS = "-c client_connection_check_interval=200 -c statement_timeout=5000"
+# Only for a session of ours: a pooler refuses them at the start, or leaves them to whoever comes next.
+_SETTINGS = """SELECT set_config('client_connection_check_interval', '200ms', false),
+  set_config('statement_timeout', '5s', false)"""
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+
+def trouble() -> str:
+    """One sentence about why no process could hold its lock here, or ""; also while the database is away."""
+    try:
+        return pooling.lock_trouble(settings.DATABASE_DIRECT_URL, database_url=settings.DATABASE_URL)
+    except psycopg.Error:
+        return ""
 
 
 class Presence:
@@ -53,14 +64,16 @@ class Presence:
             self._connection.close()
 
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
-        wrapper = connections["default"]
-        wanted = {
-            name: value
-            for name, value in wrapper.get_connection_params().items()
-            if name in {"dbname", "user", "password", "host", "port", "sslmode", "sslrootcert"}
-        }
-        connection = psycopg.connect(**wanted, autocommit=True, options=_OPTIONS, connect_timeout=5, **_KEEPALIVES)
-        connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, self._number])
+        url = settings.DATABASE_DIRECT_URL
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=pooling.CONNECT_S_MAX, **_KEEPALIVES)
+        try:
+            if pooling.is_pooled(connection):
+                raise psycopg.OperationalError("A pooler would keep this worker's lock: set DATABASE_DIRECT_URL.")
+            connection.execute(_SETTINGS)
+            connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, self._number])
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _reopen(self) -> None:

@@ -54,6 +54,7 @@ def _environment(root: Path, cluster: Postgres, valkey: Valkey) -> dict[str, str
         "DJANGO_SETTINGS_MODULE": "agentstate.settings",
         "DATABASE_URL": cluster.url(APP),
         "DATABASE_OWNER_URL": cluster.url(OWNER),
+        "DATABASE_DIRECT_URL": "",
         "BROKER_URL": valkey.broker_url(0),
         "REDIS_URL": valkey.url(1),
         "SECRET_KEY": secrets.token_hex(32),
