@@ -40,6 +40,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 LANGUAGES: tuple[str, ...] = get_args(Language)
 AnyPolicy = TypeVar("AnyPolicy", bound=BaseModel)
 
+UNASKED = ("never", "tool")  # ways of retrieval by which a context recalls nothing
 ANY_AGENT = "*"
 PREFIX = "memory.agent:"
 TENANT_KEY = "memory.tenant"

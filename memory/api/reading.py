@@ -15,7 +15,7 @@ from agentstate.tenants import actors
 from agentstate.tenants.actors import Actor
 from memory.api import acting
 from memory.api.acting import named
-from memory.context import building
+from memory.context import asking, building
 from memory.context.building import Context, ContextRequest
 from memory.recall import questions
 from memory.recall.questions import Asked
@@ -85,13 +85,15 @@ def preview(request: HttpRequest, wanted: ContextIn) -> ContextOut:
     """What a call would be given: by the same function as the call, with nothing recorded."""
     actor = acting.reader(request)
     with acting.pointing():
-        asked = _asked(actor, wanted.question) if wanted.question.strip() else ""
+        session_id = parse_id("session", wanted.session) if wanted.session.startswith("session_") else None
+        of = asking.of_session(agent=wanted.agent, session=session_id or wanted.session)
+        is_question = bool(wanted.question.strip())
+        asked = asking.asked(wanted.question, tenant_id=actors.tenant_of(actor), of=of) if is_question else ""
 
     def read() -> ContextOut:
-        is_id = wanted.session.startswith("session_")
         asks = ContextRequest(
-            session_id=parse_id("session", wanted.session) if is_id else None,
-            session_key="" if is_id else wanted.session,
+            session_id=session_id,
+            session_key="" if session_id else wanted.session,
             agent=wanted.agent,
             question=asked,
             budget_tokens=wanted.budget_tokens,

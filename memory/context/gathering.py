@@ -202,7 +202,7 @@ def _document(kind: Literal["prompt", "progress"], row: Sequence[Any], subject_i
 
 def _hits(now: Standing, policy: AgentPolicy, request: ContextRequest) -> tuple[Sequence[Hit], Recalled]:
     question = request.question_text
-    if policy.retrieval in ("never", "tool"):
+    if policy.retrieval in policies.UNASKED:
         why = "the agent asks by itself" if policy.retrieval == "tool" else "the policy says never"
         return [], Recalled(False, why)
     if not question.strip():

@@ -64,17 +64,22 @@ def asked(question: str, *, tenant_id: UUID) -> Asked:
 
     Raises: Invalid for an empty one, NUL and half surrogate pairs. A long one is asked by its first 4,000 characters.
     """
-    texts.clean(question, field="question", bytes_max=MIB)
-    text = question.strip()[:QUESTION_CHARS_MAX]
-    is_shortened = len(question.strip()) > QUESTION_CHARS_MAX
+    asked = plain(question, why_less="no embedding model is configured")
     embedder = embedding.embedder()
     if embedder is None:
-        return Asked(text, (), "no embedding model is configured", is_shortened)
+        return asked
     try:
-        asked = Asked(text, (_in_model(text, embedder),), "", is_shortened)
+        asked = replace(asked, models=(_in_model(asked.text, embedder),), why_less="")
     except DOWN as error:
-        return Asked(text, (), _why(embedder.model_id, error), is_shortened)
+        return replace(asked, why_less=_why(embedder.model_id, error))
     return also(asked, _others(tenant_id, asked.models[0].label)) if former_embedder.is_possible() else asked
+
+
+def plain(question: str, *, why_less: str) -> Asked:
+    """The question as words only. Raises: Invalid as asked()."""
+    texts.clean(question, field="question", bytes_max=MIB)
+    stripped = question.strip()
+    return Asked(stripped[:QUESTION_CHARS_MAX], (), why_less, len(stripped) > QUESTION_CHARS_MAX)
 
 
 def _others(tenant_id: UUID, label: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from agentstate.sdk import values
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from memory import policies
-from memory.context import building
+from memory.context import asking, building
 from memory.recall import questions
 from memory.recall.questions import Asked
 from memory.selectors import directory, history, shelf
@@ -53,6 +53,7 @@ SELECT r.session_key, r.agent, r.worker_id, s.status, s.effect, coalesce(s.key, 
 FROM runs_run r LEFT JOIN runs_step s ON s.run_id = r.id AND s.seq = %s AND s.generation = r.generation
 WHERE r.id = %s AND r.fence = %s AND r.status = 'running' AND r.lease_until > clock_timestamp()
 """
+AGENT_OF_RUN = "SELECT coalesce(nullif(%(agent)s, ''), agent) FROM runs_run WHERE id = %(run)s"
 HELD_UNTIL_COMMITTED = HELD + "FOR SHARE OF r"
 
 
@@ -70,7 +71,7 @@ class Asker:
 def act(tenant_id: UUID, run_id: UUID, name: str, body: Any, *, fence: int, step_seq: int, key: str) -> Any:
     """The reply as JSON. Raises: Fenced, NotFound, Invalid, TooLarge, Conflict, LockTimeout."""
     found, wanted = acts.read(name, body)
-    asked = _asked(tenant_id, name, wanted)  # may ask a model: before the transaction
+    asked = _asked(tenant_id, run_id, name, wanted)  # may ask a model: before the transaction
     hit("memory.act")
     with tenant_scope(tenant_id):
         asker = asker_of(tenant_id, run_id, found, fence=fence, step_seq=step_seq, key=key)
@@ -84,10 +85,14 @@ def act(tenant_id: UUID, run_id: UUID, name: str, body: Any, *, fence: int, step
     return reply
 
 
-def _asked(tenant_id: UUID, name: str, wanted: Any) -> Asked | None:
+def _asked(tenant_id: UUID, run_id: UUID, name: str, wanted: Any) -> Asked | None:
     """The question in the space of the model. Raises: Invalid for an empty one of a recall."""
-    is_question = name == "recall" or (name == "context" and wanted.question.strip())
-    return questions.asked(wanted.question, tenant_id=tenant_id) if is_question else None
+    if name == "recall":
+        return questions.asked(wanted.question, tenant_id=tenant_id)
+    if name == "context" and wanted.question.strip():
+        of = (AGENT_OF_RUN, {"agent": wanted.agent, "run": run_id})
+        return asking.asked(wanted.question, tenant_id=tenant_id, of=of)
+    return None
 
 
 def asker_of(tenant_id: UUID, run_id: UUID, act: acts.Act, *, fence: int, step_seq: int, key: str) -> Asker:

@@ -18,20 +18,23 @@ from agentstate.core import tokens
 from agentstate.core.errors import Conflict, Invalid, NotFound, TooLarge
 from agentstate.core.ids import new_id
 from agentstate.db import sql
+from agentstate.llm import embedding
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
 from memory import policies as reading_policies
-from memory.context import parts, references, strategies
+from memory.context import asking, parts, references, strategies
 from memory.context.building import Context, ContextRequest, build
 from memory.models import Injection, RecallQuestion, Session, Subject
 from memory.policies import STRATEGIES
+from memory.recall import questions
 from memory.selectors import ledger as ledger_reads
 from memory.selectors import messages as message_reads
 from memory.services import items, messages, policies, progress, prompts, sessions, summaries
 from memory.services.drafts import NewItem
 from memory.services.messages import NewMessage
 from memory.sources import Source
+from tests.memory.recall_world import WordEmbedder
 
 ORDER = list(parts.HEADINGS)
 TOPICS = ("the parcel to Graz", "a refund of 30 EUR", "the login page", "the meeting with Bert", "invoice 2291")
@@ -367,6 +370,30 @@ def database() -> dict[str, list[Any]]:
     """Every row of every table of the public schema that this role can read."""
     names = [row[0] for row in sql.rows("SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND has_table_privilege(c.oid, 'SELECT')")]  # fmt: skip  # noqa: E501
     return {name: sorted(map(repr, sql.rows(f"SELECT t::text FROM {name} t"))) for name in names}
+
+
+def test_a_model_is_asked_only_for_a_context_that_recalls(
+    desk: Desk, tenant: Tenant, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the policy of the named agent, else of the session's."""
+    embedder = WordEmbedder()
+    monkeypatch.setattr(embedding, "embedder", lambda: embedder)
+    policies.set_for_agent("quiet", {"retrieval": "tool"}, actor=alice, reason="test")
+
+    def asked(session: Any, agent: str = "", question: str = " Where is it? ") -> questions.Asked:
+        embedder.asked.clear()
+        return asking.asked(question, tenant_id=tenant.id, of=asking.of_session(agent=agent, session=session))
+
+    assert asked("ticket-1").models and asked(desk.session.id).models and asked("ticket-1", "other").models
+    assert embedder.asked == ["Where is it?"]
+    desk.policy(retrieval="never")
+    for each in (asked("ticket-1"), asked(desk.session.id), asked("ticket-1", "quiet"), asked("nobody's")):
+        assert (each.models, each.text, embedder.asked) == ((), "Where is it?", [])
+    assert asked("ticket-1", "other").models
+    with pytest.raises(Invalid):
+        asked("ticket-1", question="\0")
+    monkeypatch.setattr(embedding, "embedder", lambda: None)
+    assert statements(lambda: asked("ticket-1")) == 0, "without a model there is nothing to decide"
 
 
 def test_a_preview_writes_nothing_at_all(full: Desk, redis: Any) -> None:

@@ -16,17 +16,19 @@ from django.db import connection
 import agentstate as st
 from agentstate.core.errors import Fenced
 from agentstate.core.ids import parse_id
+from agentstate.llm import embedding
 from agentstate.sdk.store import StepStart, Turn, WorkerInfo
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.scope import tenant_scope
 from agentstate.testing import run_agent
 from memory.selectors import ledger, listing
 from memory.selectors.shelf import ItemFilter
-from memory.services import editing
+from memory.services import editing, policies
 from memory.services.drafts import ItemChanges
 from runs.engine.store import LocalStore
 from runs.models import Run, Step
 from tests.conformance.served import ServedWorld
+from tests.memory.recall_world import WordEmbedder
 
 TEXT = "Ada wants her mail in German."
 LETTER = "Where is the parcel from the north?"
@@ -148,6 +150,19 @@ def test_a_read_killed_before_its_record_reads_again_and_shows_what_the_agent_go
     with tenant_scope(world.tenant_id):
         step = Step.objects.get(run_id=parse_id("run", run_id), name="memory.context")
         assert TEXT in [line.text for line in ledger.of_step(step.run_id, step.seq)]
+
+
+@pytest.mark.parametrize(("retrieval", "asked"), [("never", 0), ("always", 1)])
+def test_a_model_is_asked_only_for_a_context_that_recalls(
+    world: ServedWorld, monkeypatch: pytest.MonkeyPatch, retrieval: str, asked: int
+) -> None:
+    embedder = WordEmbedder()
+    monkeypatch.setattr(embedding, "embedder", lambda: embedder)
+    with tenant_scope(world.tenant_id):
+        policies.set_for_agent(main.name, {"retrieval": retrieval}, actor=world.actor, reason="test")
+    run_id = world.store.admit(main.name, {}).run_id
+    assert run_agent(main, run_id=run_id, store=world.store, controls=world).status == "succeeded"
+    assert embedder.asked == ["mail German", "Is her mail in German?"][: 1 + asked]
 
 
 def test_a_run_is_not_taken_over_in_the_middle_of_a_write(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
