@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,13 @@ def bound_to(table: str) -> bytes:
 def open_bound(key: bytes, bound: bytes, row: UUID | str, sealed: bytes | memoryview) -> str:
     """As open_text(). Raises: Corrupt."""
     return sealing.unseal(key, sealed, aad=bound + str(row).encode()).decode()  # type: ignore[arg-type]
+
+
+def open_each(key: bytes, table: str, rows: Iterable[tuple[UUID | str, bytes | memoryview | None]]) -> list[str | None]:
+    """As open_text(), of many (row, sealed); None for what is empty or does not open."""
+    bound = bound_to(table)
+    each = ((key, bytes(sealed or b""), bound + str(row).encode()) for row, sealed in rows)
+    return [None if plain is None else plain.decode() for plain in sealing.unseal_each(each)]
 
 
 def seal_json(key: bytes, table: str, row: UUID | str, value: Any) -> bytes:

@@ -30,7 +30,7 @@ from memory.context.parts import (
     tail_cost,
 )
 from memory.models import Message
-from memory.selectors import summaries
+from memory.selectors import messages, summaries
 from memory.selectors.summaries import OpenedSummary, SealedSummary
 
 SUMMARY_SHARE = 0.4  # of the room, at most
@@ -110,9 +110,10 @@ def hierarchical(gathered: Gathered, room: int) -> Told:
     told_to = told_to if blocks else 0
     tail = _newest(gathered, room - cost(blocks), above=told_to)
     told = Told(_blocks(tail), blocks[::-1], [*stale, *dropped])
-    kept = {block.source_id for block in blocks} | {one.source_id for one in dropped}
-    told.left_out += _not_chosen([one for one in offered if one.id not in kept], chosen[: len(blocks)], told.tail)
-    if before is not None and before.id not in kept:
+    # Whole numbers: the hash of a UUID is computed in Python each time.
+    kept = {block.source_id.int for block in blocks} | {one.source_id.int for one in dropped if one.source_id}
+    told.left_out += _not_chosen([one for one in offered if one.id.int not in kept], chosen[: len(blocks)], told.tail)
+    if before is not None and before.id.int not in kept:
         told.left_out.append(left_out(of_summary(before), DUPLICATE))
     told.left_out += _not_in_tail(gathered, told.tail, told_to=told_to)
     return told
@@ -162,7 +163,8 @@ def _fitting(gathered: Gathered, places: Sequence[int], room: int, *, stop: bool
     return taken
 
 
-def _blocks(ends: Iterable[End]) -> list[Block]:
+def _blocks(ends: Sequence[End]) -> list[Block]:
+    messages.open_all(end.message for end in ends if end.masked is None)
     return [end.block() for end in ends]
 
 
@@ -211,26 +213,30 @@ def _with(told: Told, more: Iterable[LeftOut]) -> Told:
 def _not_chosen(parts: Iterable[SealedSummary], chosen: Sequence[AnySummary], tail: Sequence[Block]) -> list[LeftOut]:
     """Turns and segments that did not go in, level by level and reason by reason."""
     begins = tail[0].seq if tail else 0
-    grouped: dict[str, list[SealedSummary]] = {}
+    grouped: dict[str, list[tuple[int, int, int]]] = {}
     by_start = sorted(chosen, key=lambda other: other.from_seq)
     starts = [other.from_seq for other in by_start]
     reaches = [0, *accumulate((other.to_seq for other in by_start), max)]  # of those that start up to there
     for one in parts:
-        told = one.to_seq <= reaches[bisect_right(starts, one.from_seq)]
-        reason = SUMMARISED if told else DUPLICATE if begins and one.from_seq >= begins else OVER_BUDGET
-        grouped.setdefault(reason, []).append(one)
-    return [
-        LeftOut(
-            "summary",
-            "summary",
-            reason,
-            tokens=sum(one.tokens for one in group),
-            count=len(group),
-            from_seq=min(one.from_seq for one in group),
-            to_seq=max(one.to_seq for one in group),
+        from_seq, to_seq = one.from_seq, one.to_seq
+        told = to_seq <= reaches[bisect_right(starts, from_seq)]
+        reason = SUMMARISED if told else DUPLICATE if begins and from_seq >= begins else OVER_BUDGET
+        grouped.setdefault(reason, []).append((from_seq, to_seq, one.tokens))
+    found = []
+    for reason, group in sorted(grouped.items()):
+        first, last, tokens = zip(*group, strict=True)
+        found.append(
+            LeftOut(
+                "summary",
+                "summary",
+                reason,
+                tokens=sum(tokens),
+                count=len(group),
+                from_seq=min(first),
+                to_seq=max(last),
+            )
         )
-        for reason, group in sorted(grouped.items())
-    ]
+    return found
 
 
 def _not_in_tail(
@@ -240,24 +246,24 @@ def _not_in_tail(
     kept = {block.seq for block in tail}
     out = [message for message in gathered.tail if message.seq not in kept]
     groups = {
-        SUMMARISED: [message for message in out if message.seq <= told_to],
+        SUMMARISED: [m for m in out if m.seq <= told_to],
         OVER_BUDGET: [m for m in out if m.seq > told_to and (reason == OVER_BUDGET or m.importance != "routine")],
         ROUTINE: [m for m in out if m.seq > told_to and reason == ROUTINE and m.importance == "routine"],
     }
     unread = _unread(gathered, told_to, reason)
     found = []
-    for why, messages in groups.items():
+    for why, group in groups.items():
         count, tokens = unread.get(why, (0, 0))
-        if messages or count:
+        if group or count:
             found.append(
                 LeftOut(
                     "tail",
                     "message",
                     why,
-                    tokens=tokens + sum(message.tokens for message in messages),
-                    count=count + len(messages),
-                    from_seq=1 if count else messages[0].seq,
-                    to_seq=messages[-1].seq if messages else told_to,
+                    tokens=tokens + sum(message.tokens for message in group),
+                    count=count + len(group),
+                    from_seq=1 if count else group[0].seq,
+                    to_seq=group[-1].seq if group else told_to,
                 )
             )
     return found

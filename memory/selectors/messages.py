@@ -81,16 +81,26 @@ class SealedMessage:
     importance: str
     sent_at: datetime | None
     sealed: bytes
+    opened: str | None = None
 
     @property
     def text(self) -> str:
-        return self.words.text("memory_message", self.id, self.sealed)
+        return self.words.text("memory_message", self.id, self.sealed) if self.opened is None else self.opened
 
 
 @dataclass(frozen=True, slots=True)
 class Messages:
     rows: list[OpenedMessage]
     after: str
+
+
+def open_all(chosen: Iterable[OpenedMessage | SealedMessage]) -> None:
+    """Open those of one owner that are sealed still, in one go: cheaper than one after the other."""
+    sealed = [one for one in chosen if isinstance(one, SealedMessage) and one.opened is None]
+    if sealed:
+        opened = sealed[0].words.texts("memory_message", [(one.id, one.sealed) for one in sealed])
+        for one, text in zip(sealed, opened, strict=True):
+            one.opened = text
 
 
 def tail(session_id: UUID, tokens_max: int, *, rows_max: int = TAIL_ROWS_MAX) -> list[OpenedMessage]:

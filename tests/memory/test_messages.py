@@ -21,9 +21,11 @@ from agentstate.db import sql
 from agentstate.tenants.actors import Actor
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
+from memory import keys
 from memory.models import Author, Item, Message, Proposal, Session, Subject, Unit
 from memory.selectors import messages as reads
 from memory.selectors import sessions as session_reads
+from memory.selectors.opening import ERASED, Words
 from memory.services import items, messages, proposals, sessions
 from memory.services.drafts import NewItem
 from memory.services.messages import Appended, NewMessage
@@ -41,6 +43,28 @@ def said(*lines: str, role: str = "user", **more: Any) -> list[NewMessage]:
 
 def standing(session: Session) -> list[str]:
     return [message.text for message in reads.between(session.id, 1, 10**6)]
+
+
+def test_texts_opened_in_one_go_are_those_opened_one_by_one(session: Session, subject: Subject, agent: Actor) -> None:
+    """The damaged one says so in its own place, and the others are not lost with it; nor are those of an erased one."""
+    messages.append(session.id, said("one", "two " * 900, "drei 包裹", "four"), actor=agent)
+    rows = list(Message.objects.order_by("seq").values_list("id", "text"))
+    sealed: list[tuple[UUID | str, Any]] = [(id, bytes(text)) for id, text in rows]
+    sealed += [
+        (new_id(), sealed[0][1]),
+        (sealed[0][0], b""),
+        (sealed[0][0], None),
+        (sealed[0][0], memoryview(rows[0][1])),
+    ]
+    sealed[3] = (sealed[3][0], sealed[3][1][:-1] + b"?")
+    for key in (keys.existing(subject.id), None):
+        words = Words(key)
+        alone = [words.text("memory_message", *one) for one in sealed]
+        assert words.texts("memory_message", sealed) == alone
+        assert alone[0] == ("one" if key else ERASED) and alone[5:7] == ["", ""]
+    of_one = [reads.SealedMessage(Words(None), new_id(), subject.id, 1, "user", "", 1, "", None, b"x") for _ in "ab"]
+    reads.open_all(of_one)
+    assert [one.text for one in of_one] == [ERASED, ERASED]
 
 
 def test_messages_are_kept_word_for_word_and_counted(session: Session, subject: Subject, agent: Actor) -> None:
