@@ -36,8 +36,8 @@ def enter_environment() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before anything is started
     read_env_file(CHECKOUT / ".env")
     stays = os.environ.get("AGENTSTATE_NO_VENV")  # before the next file: processes below `up` have it set
-    if not os.environ.get("DATABASE_URL") and settings_module(sys.argv) == "agentstate.settings":
-        read_env_file(state_folder() / "environment")  # of the `up` that runs here, if one does
+    if settings_module(sys.argv) == "agentstate.settings":
+        find_servers(state_folder() / "environment")
     inside_ours = Path(sys.prefix) == VENV
     if stays or (sys.prefix != sys.base_prefix and not inside_ours):
         return
@@ -57,13 +57,26 @@ def settings_module(argv: list[str]) -> str:
 
 def read_env_file(path: Path) -> None:
     """NAME=value lines into the environment; what is set already wins."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for name, value in env_file(path).items():
+        os.environ.setdefault(name, value)
+
+
+def find_servers(path: Path) -> None:
+    """Of the `up` that runs here, if one does: its database may be external, but it must not be another one."""
+    values = env_file(path)
+    if os.environ.get("DATABASE_URL", "") in ("", values.get("DATABASE_URL")):
+        read_env_file(path)
+
+
+def env_file(path: Path) -> dict[str, str]:
+    """Its NAME=value lines; nothing when there is none."""
+    values: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         name, separator, value = line.strip().partition("=")
         name = name[len("export ") :].strip() if name.startswith("export ") else name.strip()
         if separator and not name.startswith("#"):
-            os.environ.setdefault(name, value.strip().strip("\"'"))
+            values.setdefault(name, value.strip().strip("\"'"))
+    return values
 
 
 def state_folder() -> Path:

@@ -136,3 +136,17 @@ def test_the_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Monke
     bootstrap.read_env_file(tmp_path / ".env")
     found = [os.environ.get(f"AS_TEST_{name}") for name in ("SET", "NEW", "QUOTED", "COMMENT")]
     assert found == ["environment", "a=b", "c d", None]
+
+
+@pytest.mark.parametrize(
+    ("set_already", "found"), [("", "redis://here"), ("postgresql://one", "redis://here"), ("postgresql://two", None)]
+)
+def test_a_command_finds_the_servers_of_up_unless_its_database_is_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_already: str, found: str | None
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", set_already)
+    monkeypatch.setenv("AS_TEST_REDIS", "")
+    monkeypatch.delenv("AS_TEST_REDIS")
+    (tmp_path / "environment").write_text("DATABASE_URL=postgresql://one\nAS_TEST_REDIS=redis://here\n")
+    bootstrap.find_servers(tmp_path / "environment")
+    assert os.environ.get("AS_TEST_REDIS") == found
