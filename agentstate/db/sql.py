@@ -188,11 +188,12 @@ def is_held(error: BaseException) -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone, and with it the open transaction: a server away, a session that it ended.
 
-    Of a transaction that was idle for too long the server speaks as of an internal error.
+    Of a transaction that was idle for too long the server speaks as of an internal error. So does psycopg itself when
+    two answers came: a server's last word, and what its pooler says of that.
     """
-    idle = psycopg.errors.IdleInTransactionSessionTimeout
+    cause, idle = error.__cause__, psycopg.errors.IdleInTransactionSessionTimeout
     is_gone = isinstance(error, OperationalError | InterfaceError) and not is_held(error)
-    return is_gone or isinstance(error.__cause__, idle)
+    return is_gone or isinstance(cause, idle) or (isinstance(cause, psycopg.InternalError) and cause.sqlstate is None)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Two poolers that keep no plans: by session, a server process for each client; by transaction, one for all.
 
+The one by session says a last word of its own when its server has gone, as PgBouncer does.
+
 Enough of them to be told apart from the server itself. One that keeps plans is PgBouncer, which is not at hand here.
 """
 
@@ -16,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 SOCKET = ".s.PGSQL.5432"
 NUMBER = b"\x7f\xff\xff\xff"  # of no process
+CRASHED = b"SFATAL\0VFATAL\0C08P01\0Mserver conn crashed?\0\0"
 IDLE = b"Z\0\0\0\x05I"  # the answer is complete, and no transaction is open
 Serve = Callable[[socket.socket], None]
 
@@ -48,7 +51,7 @@ class _Session:
                 for source in select.select([client, server], [], [])[0]:
                     sent = source.recv(65_536)
                     if not sent:
-                        return
+                        return client.sendall(b"E" + struct.pack("!i", len(CRASHED) + 4) + CRASHED)
                     (server if source is client else client).sendall(sent)
 
 

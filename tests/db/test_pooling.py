@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +12,12 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
+from django.db import InternalError, connection
 from django.db.backends.postgresql.base import DatabaseWrapper
 from pytest_django import Settings
 
 from agentstate.affairs import deployment
-from agentstate.db import pooling
+from agentstate.db import pooling, sql
 from agentstate.dev import external, plan
 from agentstate.dev.servers import CannotStart
 from agentstate.dev.testing import superuser_url
@@ -119,6 +122,28 @@ def test_a_process_refuses_its_first_connection_through_one_that_loses_plans(
     with pytest.raises(ImproperlyConfigured, match=LOSES_PLANS):
         first.ensure_connection()
     assert first.connection is None
+
+
+def test_two_last_words_are_a_lost_connection(by_session: str) -> None:
+    wrapper = DatabaseWrapper({**connection.settings_dict, **database(by_session)}, alias="default")
+    wrapper.set_autocommit(False)
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+    with psycopg.connect(superuser_url(str(settings.DATABASES["default"]["NAME"]))) as superuser:
+        superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
+    with socket.socket(fileno=os.dup(wrapper.connection.pgconn.socket)) as line:
+        line.setblocking(True)
+        ends_at = time.monotonic() + 30
+        while pooler.CRASHED not in line.recv(4_096, socket.MSG_PEEK):
+            assert time.monotonic() < ends_at
+            time.sleep(0.01)
+    try:
+        with pytest.raises(InternalError, match="received 2 results") as lost:
+            wrapper.commit()
+    finally:
+        wrapper.close()
+    assert sql.is_lost(lost.value)
 
 
 def test_up_refuses_a_pooler_without_a_way_past_it(
