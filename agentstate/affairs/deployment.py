@@ -65,7 +65,8 @@ def lock_trouble(direct_url: str, *, database_url: str) -> str:
     try:
         return pooling.lock_trouble(direct_url, database_url=database_url)
     except psycopg.Error as error:
-        return f"DATABASE_DIRECT_URL cannot be used ({str(error).strip().splitlines()[0]}); mend it."
+        name = pooling.direct_name(direct_url, database_url=database_url)
+        return f"{name} cannot be used ({str(error).strip().splitlines()[0]}); mend it."
 
 
 def redis_trouble(name: str, url: str) -> str:

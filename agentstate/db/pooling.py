@@ -48,7 +48,7 @@ def plans_trouble(name: str, url: str) -> str:
 
 def lock_trouble(direct_url: str, *, database_url: str) -> str:
     """One sentence about why a worker's lock cannot be held there, or "". Raises: psycopg.Error."""
-    name = "DATABASE_URL" if direct_url == database_url else "DATABASE_DIRECT_URL"
+    name = direct_name(direct_url, database_url=database_url)
     with _connected(direct_url) as direct:
         if is_pooled(direct):
             return f"{name} goes through a pooler, which would keep a worker's lock after its death; {_GO_PAST}."
@@ -57,6 +57,11 @@ def lock_trouble(direct_url: str, *, database_url: str) -> str:
         with _connected(database_url) as pooled:
             is_same = direct.execute(_DATABASE).fetchone() == pooled.execute(_DATABASE).fetchone()
     return "" if is_same else f"{name} names another database than DATABASE_URL; {_GO_PAST}, and the same database."
+
+
+def direct_name(direct_url: str, *, database_url: str) -> str:
+    """Which variable names the way past a pooler."""
+    return "DATABASE_URL" if direct_url == database_url else "DATABASE_DIRECT_URL"
 
 
 def _connected(url: str) -> Connection:
