@@ -18,3 +18,6 @@ app.config_from_object("agentstate.celery_settings")
 app.autodiscover_tasks(["runs", "checkpoints", "memory", "agentstate.affairs", "agentstate.audit", "agentstate.notify"])
 QUEUES = ("drive", "compact", "summarise", "sweep", "deliver")
 app.conf.task_queues = [Queue(name) for name in QUEUES]
+# Celery closes the database's connection before and after each task, which then begins with a session that knows no
+# table and no plan. A child keeps its own for as long as it lives; dead ones are dropped, see celery_signals.
+app.conf.update(CELERY_DB_REUSE_MAX=app.conf.worker_max_tasks_per_child)

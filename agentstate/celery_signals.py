@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery.signals import beat_init, before_task_publish, heartbeat_sent, setup_logging
+from celery.signals import beat_init, before_task_publish, heartbeat_sent, setup_logging, task_prerun
 
 from agentstate import presence
 
@@ -30,3 +30,11 @@ def beat_sends_messages(**signal: Any) -> None:
 @before_task_publish.connect  # beat, every second
 def still_there(**signal: Any) -> None:
     presence.refresh()
+
+
+@task_prerun.connect
+def only_living_connections(**signal: Any) -> None:
+    """A child keeps its connection from task to task; the server may be gone meanwhile."""
+    from agentstate.db import sql
+
+    sql.drop_dead()

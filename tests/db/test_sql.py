@@ -11,8 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from celery.fixups.django import DjangoWorkerFixup
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, transaction
 
+from agentstate.celery import app
 from agentstate.db import sql
 from agentstate.tenants.models import Tenant
 
@@ -156,3 +158,35 @@ def test_a_server_that_is_gone_without_a_word_is_a_lost_connection(ask: Callable
 
     with ThreadPoolExecutor(1) as elsewhere:
         assert sql.is_lost(elsewhere.submit(act).result(30))
+
+
+def test_a_connection_is_kept_until_its_server_is_gone() -> None:
+    """What a task finds: see celery_signals."""
+
+    def act() -> tuple[int, int, bool]:
+        try:
+            first = _backend()
+            sql.drop_dead()
+            kept = _backend()
+            with socket.socket(fileno=os.dup(connection.connection.pgconn.socket)) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            sql.drop_dead()
+            return first, kept, _backend() not in (first, kept)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        first, kept, is_fresh = elsewhere.submit(act).result(30)
+    assert first == kept and is_fresh
+
+
+def _backend() -> int:
+    return int(sql.rows("SELECT pg_backend_pid()")[0][0])
+
+
+def test_celery_leaves_the_connection_to_its_children() -> None:
+    fixup = DjangoWorkerFixup(app)
+    fixup.close_database()
+    before = _backend()
+    fixup.close_database()
+    assert _backend() == before and fixup.db_reuse_max == app.conf.worker_max_tasks_per_child
