@@ -39,8 +39,8 @@ register("scratchpad.drop", "the run's end / its live window gone")
 
 ORPHAN_TTL_S = 7 * 86_400  # a live run refreshes it with every write
 
-# KEYS pad, meta; ARGV fence, ttl, bytes_max, entries_max, flushed, anew, number of dropped, dropped n*, (n, sealed)*
-# ->  0 when fenced out, 2 when nothing was here (wiped), else 1.
+# KEYS pad, meta; ARGV fence, ttl, bytes_max, entries_max, flushed, anew, the channel to tell or '', number of dropped,
+# dropped n*, (n, sealed)*  ->  0 when fenced out, 2 when nothing was here (wiped), else 1.
 # An entry number that is there already is left alone, so a repeated append changes nothing; a masked one is dropped and
 # put again. anew: what was here before is not believed.
 _APPEND = """
@@ -52,13 +52,13 @@ redis.call('HSET', KEYS[2], 'fence', fence)
 local flushed = tonumber(redis.call('HGET', KEYS[2], 'flushed') or '0')
 if tonumber(ARGV[5]) > flushed then flushed = tonumber(ARGV[5]); redis.call('HSET', KEYS[2], 'flushed', flushed) end
 local bytes = tonumber(redis.call('HGET', KEYS[2], 'bytes') or '0')
-local first = tonumber(redis.call('HGET', KEYS[2], 'first') or ARGV[8 + ARGV[7]] or '1')
+local first = tonumber(redis.call('HGET', KEYS[2], 'first') or ARGV[9 + ARGV[8]] or '1')
 local last = tonumber(redis.call('HGET', KEYS[2], 'last') or '0')
-for i = 8, 7 + ARGV[7] do
+for i = 9, 8 + ARGV[8] do
   bytes = bytes - redis.call('HSTRLEN', KEYS[1], ARGV[i])
   redis.call('HDEL', KEYS[1], ARGV[i])
 end
-for i = 8 + ARGV[7], #ARGV, 2 do
+for i = 9 + ARGV[8], #ARGV, 2 do
   if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
     bytes = bytes + #ARGV[i + 1]
     first = math.min(first, tonumber(ARGV[i]))
@@ -73,6 +73,7 @@ end
 redis.call('HSET', KEYS[2], 'first', first, 'last', last, 'bytes', bytes)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
+if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[7], '') end
 return known and 1 or 2
 """
 # Entries that no turn has made durable stand here beside the window; what is in force must not make room for them.
@@ -127,11 +128,12 @@ def folded(items: list[dict[str, Any]], fresh: Sequence[Entry]) -> list[dict[str
 
 
 def append(session: RunSession, entries: Sequence[Entry]) -> None:
-    """Show entries at once. A Redis that is away costs the live view only: the next turn makes them durable anyway."""
-    put = [entry_json(entry) for entry in entries]
-    if _write(session, put) == _WIPED and session.window:
+    """Show entries at once, and tell open pages, in one round trip. A Redis that is away costs the live view only: the
+    next turn makes them durable anyway."""
+    put, channel = [entry_json(entry) for entry in entries], wake.live_channel(session.tenant_id, session.run_id)
+    if _write(session, put, channel=channel) == _WIPED and session.window:
         rebuild(session)
-        _write(session, put)
+        _write(session, put, channel=channel)
 
 
 def flushed(session: RunSession, entries: Sequence[Entry], *, before: Sequence[Mapping[str, Any]]) -> None:
@@ -208,9 +210,11 @@ def _write(
     dropped: Sequence[int] = (),
     flushed: int = 0,
     anew: bool = False,
+    channel: str = "",
 ) -> int:
     bounds = [_ROOM * SCRATCHPAD_BYTES_MAX, _ROOM * SCRATCHPAD_ENTRIES_MAX]
-    args: list[Any] = [session.fence, ORPHAN_TTL_S, *bounds, flushed, int(anew), len(dropped), *dropped]
+    args: list[Any] = [session.fence, ORPHAN_TTL_S, *bounds, flushed, int(anew), channel]
+    args += [len(dropped), *dropped]
     for item in put:
         plain = canonical.dumps(item)
         args += [item["n"], sealing.seal_entry(session.key, session.tenant_id, session.run_id, item["n"], plain)]

@@ -42,8 +42,13 @@ def wake(tenant_id: UUID, run_id: UUID) -> None:
 
 def live(tenant_id: UUID, run_id: UUID) -> None:
     """When this transaction commits, tell open pages that the run has something new; they read it from Postgres."""
-    channel = f"as:{tenant_id}:live:{run_id}"
+    channel = live_channel(tenant_id, run_id)
     transaction.on_commit(lambda: _show_now(channel, str(run_id)), robust=True)
+
+
+def live_channel(tenant_id: UUID, run_id: UUID) -> str:
+    """To which the pages of this run listen; what is said there does not matter."""
+    return f"as:{tenant_id}:live:{run_id}"
 
 
 def publish(channel: str, message: str) -> None:

@@ -9,6 +9,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Query, Router
 
 from agentstate.core.ids import parse_id
+from agentstate.db import wake
 from agentstate.http import waiting
 from agentstate.http.hub import hub
 from agentstate.http.schemas import Problem
@@ -78,7 +79,7 @@ def _page(run_id: str, *, after: int, rows_max: int) -> tuple[EventPageOut, bool
 
 
 async def _stream(actor: Actor, run_id: str, *, after: int) -> AsyncIterator[bytes]:
-    channel = f"as:{actors.tenant_of(actor)}:live:{parse_id('run', run_id)}"
+    channel = wake.live_channel(actors.tenant_of(actor), parse_id("run", run_id))
     ends_at = asyncio.get_running_loop().time() + STREAM_S_MAX
     patience_s = HEARTBEAT_S
     async with hub.listen(channel) as news:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from agentstate.core import clock
 from agentstate.core.errors import Invalid, NotFound
 from agentstate.core.ids import parse_id
+from agentstate.db import wake
 from agentstate.http import waiting
 from agentstate.sdk import wire
 from agentstate.sdk.identity import Scope, check_name
@@ -48,7 +49,7 @@ async def settled(actor: Actor, run_id: str, seq: int, *, wait_s: float) -> Step
 
     # The channel is named by what was asked for: a run of somebody else has no hints, and is not found anyway.
     run = parse_id("run", run_id)
-    await waiting.until(f"as:{actors.tenant_of(actor)}:live:{run}", wait_s=wait_s, look=look)
+    await waiting.until(wake.live_channel(actors.tenant_of(actor), run), wait_s=wait_s, look=look)
     return newest[0]
 
 

@@ -218,7 +218,6 @@ class LocalStore:
         hit("note.before")
         with self._database():
             scratchpad.append(self._session(claim), entries)
-        wake.publish(f"as:{self.tenant_id}:live:{parse_id('run', claim.run_id)}", "")
 
     @_off_loop
     def memory(self, claim: Claim, act: str, body: Any, *, step_seq: int, key: str) -> Any:
@@ -251,7 +250,7 @@ class LocalStore:
             key = keys.several([run_id]).get(run_id)  # erased: that it came is kept, and not one word of it
             late.body = sealing.seal_late(key, self.tenant_id, late.id, canonical.dumps(body)) if key else b""
             late.save(force_insert=True)
-        wake.publish(f"as:{self.tenant_id}:live:{run_id}", "")
+        wake.publish(wake.live_channel(self.tenant_id, run_id), "")
 
     def session_of(self, run_id: str, fence: int) -> RunSession:
         """The open claim as the engine sees it. Raises: NotFound, Fenced."""

@@ -139,7 +139,7 @@ def _hint(session: RunSession, *, at_once: bool) -> None:
     now = time.monotonic()
     if at_once or now - session.hinted_at >= HINT_EVERY_S:
         session.hinted_at = now
-        wake.publish(f"as:{session.tenant_id}:live:{session.run_id}", "")
+        wake.publish(wake.live_channel(session.tenant_id, session.run_id), "")
 
 
 def _again(session: RunSession, turn: Turn, reply: TurnReply) -> TurnReply:

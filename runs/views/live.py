@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 from agentstate.core.errors import NotFound
 from agentstate.core.ids import parse_id
-from agentstate.db import sql
+from agentstate.db import sql, wake
 from agentstate.http import pages
 from agentstate.http.hub import hub
 from agentstate.tenants.scope import tenant_scope
@@ -60,7 +60,7 @@ def _enter(request: HttpRequest, slug: str, run: str) -> tuple[UUID | None, UUID
 
 
 async def _events(tenant_id: UUID, run_id: UUID, *, seen: int) -> AsyncIterator[bytes]:
-    channel = f"as:{tenant_id}:live:{run_id}"
+    channel = wake.live_channel(tenant_id, run_id)
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_S_MAX
     async with hub.listen(channel) as news:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
+import redis
 
 from agentstate.db import wake
-from agentstate.sdk.store import Park, Turn
+from agentstate.sdk.store import Entry, Park, Turn
 from runs.engine import turns
 from tests.runs.conftest import Desk
 
@@ -42,3 +44,22 @@ def test_a_run_that_stops_says_so_at_once(desk: Desk, published: list[str]) -> N
     published.clear()
     desk.store.turn(claim, Turn(then=Park("pause")))
     assert any(f":live:{desk.run(claim).id}" in channel for channel in published)
+
+
+def test_an_entry_that_is_shown_is_told_in_the_same_round_trip(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = desk.start()
+    asked: list[str] = []
+    execute = redis.Redis.execute_command
+
+    def executing(self: Any, *args: Any, **options: Any) -> Any:
+        asked.append(str(args[0]))
+        return execute(self, *args, **options)  # type: ignore[no-untyped-call]
+
+    with wake.redis().pubsub() as pages:
+        pages.subscribe(channel := wake.live_channel(desk.tenant_id, desk.run(claim).id))
+        assert pages.get_message(timeout=30)["type"] == "subscribe"
+        with monkeypatch.context() as patched:
+            patched.setattr(redis.Redis, "execute_command", executing)
+            desk.store.note(claim, [Entry(n=1, kind="reasoning", text="a note")])
+        assert pages.get_message(timeout=30)["channel"] == channel.encode()
+    assert asked == ["EVAL"]
