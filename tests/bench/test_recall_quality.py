@@ -6,7 +6,7 @@ import pytest
 
 from agentstate.tenants.models import Tenant
 from agentstate.tenants.scope import tenant_scope
-from tests.bench import quality
+from tests.bench import quality, recorded
 from tests.bench.conversations import SESSIONS, conversations
 from tests.bench.topics import TOPICS
 
@@ -59,3 +59,27 @@ def test_recall_does_not_fall_below_its_floor(tenant: Tenant) -> None:
         chance = 10 * len(stored) / units
         lots = quality.Quality.of(quality.control(stored, "bits" if model else "words", model))
         assert lots.at_10 <= 3 * chance, (lots, chance)
+
+
+def test_a_recorded_conversation_is_read_with_its_evidence() -> None:
+    def said(place: str, text: str) -> dict[str, str]:
+        return {"speaker": "Ada", "dia_id": place, "text": text}
+
+    read = recorded.conversation(
+        {
+            "session_2": [said("D2:1", "Later.")],
+            "session_2_date_time": "1:05 am on 3 May, 2023",
+            "session_1": [said("D1:1", "First."), said("D1:2", "")],
+            "session_1_date_time": "1:56 pm on 8 April, 2023",
+            "session_3": [],
+            "qa": [
+                {"question": "Which?", "category": 1, "evidence": ["D2:1; D:1:2", "D9:9"]},
+                {"question": "None?", "category": 5, "evidence": ["D1:1"]},
+                {"question": "Where?", "category": 4},
+            ],
+        },
+        number=0,
+    )
+    assert [[turn.text for turn in session] for session in read.sessions] == [["First.", "-"], ["Later."]]
+    assert [start.isoformat() for start in read.starts] == ["2023-04-08T13:56:00+00:00", "2023-05-03T01:05:00+00:00"]
+    assert [(asked.text, asked.evidence) for asked in read.questions] == [("Which?", ((1, 0), (0, 1)))]
